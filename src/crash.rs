@@ -1,0 +1,77 @@
+//! Points at which tests kill the process or make an operation fail.
+//!
+//! Without the feature `crash-points` a point compiles to nothing: there is no
+//! switch in the shipped program. With it, `B24_CRASH_POINT=name:3` kills the
+//! process at the third passing of the point, as `kill -9` would, and
+//! `B24_FAULT_POINT=name:1=ENOSPC` makes the operation at the point fail.
+
+/// Marks a point between two operations that a crash may fall into.
+#[inline]
+pub fn point(name: &'static str) {
+    #[cfg(feature = "crash-points")]
+    enabled::point(name);
+    let _ = name;
+}
+
+/// Marks an operation on a file that may fail.
+#[inline]
+pub fn fault(name: &'static str) -> std::io::Result<()> {
+    #[cfg(feature = "crash-points")]
+    enabled::fault(name)?;
+    let _ = name;
+    Ok(())
+}
+
+#[cfg(feature = "crash-points")]
+#[expect(clippy::disallowed_methods, reason = "the switch of the tests is an environment variable")]
+mod enabled {
+    use std::collections::HashMap;
+    use std::io;
+    use std::sync::{Mutex, PoisonError};
+
+    static PASSED: Mutex<Option<HashMap<&'static str, u32>>> = Mutex::new(None);
+
+    fn passed(name: &'static str) -> u32 {
+        let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = passed.get_or_insert_with(HashMap::new).entry(name).or_insert(0);
+        *count += 1;
+        *count
+    }
+
+    pub(super) fn point(name: &'static str) {
+        if std::env::var_os("B24_POINTS_TRACE").is_some_and(|path| trace(&path, name).is_err()) {
+            std::process::abort();
+        }
+        let Ok(wanted) = std::env::var("B24_CRASH_POINT") else { return };
+        if hit(&wanted, name) {
+            let me = rustix::process::getpid();
+            let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+        }
+    }
+
+    pub(super) fn fault(name: &'static str) -> io::Result<()> {
+        let Ok(wanted) = std::env::var("B24_FAULT_POINT") else { return Ok(()) };
+        let Some((place, errno)) = wanted.split_once('=') else { return Ok(()) };
+        if !hit(place, name) {
+            return Ok(());
+        }
+        Err(io::Error::from(match errno {
+            "ENOSPC" => rustix::io::Errno::NOSPC,
+            "EACCES" => rustix::io::Errno::ACCESS,
+            "EROFS" => rustix::io::Errno::ROFS,
+            _ => rustix::io::Errno::IO,
+        }))
+    }
+
+    /// Returns whether this passing of `name` is the one that `wanted` names.
+    fn hit(wanted: &str, name: &'static str) -> bool {
+        let (wanted, count) = wanted.split_once(':').unwrap_or((wanted, "1"));
+        wanted == name && count.parse() == Ok(passed(name))
+    }
+
+    fn trace(path: &std::ffi::OsStr, name: &str) -> io::Result<()> {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        writeln!(file, "{name}")
+    }
+}

@@ -1,0 +1,388 @@
+//! JSON as b24 needs it: values travel unchanged in both directions.
+//!
+//! Numbers keep their source tokens (`10.10` stays `10.10`; only an exponent
+//! gets its sign, `1e+2`), objects keep their key order, and answers are handled as bytes: they are laid out anew
+//! for the terminal or the pipe without being parsed into a tree, so that a
+//! 60 MB answer costs its own size and a lone surrogate breaks nothing.
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, Write};
+
+/// Names that `serde_json` gives a private meaning; no caller's key may.
+const RESERVED_KEY: &str = "$serde_json::private";
+
+/// Parses JSON and refuses an object that has one key twice: which of the two
+/// values counts is decided differently by every reader.
+pub fn parse_strict(text: &str) -> Result<Value, serde_json::Error> {
+    if text.contains(RESERVED_KEY) {
+        return Err(serde_json::Error::custom(format!("the key `{RESERVED_KEY}` is reserved")));
+    }
+    serde_json::from_str::<NoDuplicates>(text)?;
+    serde_json::from_str(text)
+}
+
+/// A document without duplicate keys; keeps nothing.
+struct NoDuplicates;
+
+impl<'de> Deserialize<'de> for NoDuplicates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NoDuplicatesVisitor)
+    }
+}
+
+struct NoDuplicatesVisitor;
+
+impl<'de> Visitor<'de> for NoDuplicatesVisitor {
+    type Value = NoDuplicates;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<NoDuplicates, E> {
+        Ok(NoDuplicates)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<NoDuplicates, E> {
+        Ok(NoDuplicates)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<NoDuplicates, E> {
+        Ok(NoDuplicates)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<NoDuplicates, E> {
+        Ok(NoDuplicates)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<NoDuplicates, E> {
+        Ok(NoDuplicates)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<NoDuplicates, E> {
+        Ok(NoDuplicates)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<NoDuplicates, A::Error> {
+        while items.next_element::<NoDuplicates>()?.is_some() {}
+        Ok(NoDuplicates)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<NoDuplicates, A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if seen.contains(&key) {
+                return Err(A::Error::custom(format!("the key `{}` stands twice in one object", key.escape_default())));
+            }
+            entries.next_value::<NoDuplicates>()?;
+            seen.insert(key);
+        }
+        Ok(NoDuplicates)
+    }
+}
+
+/// Returns the canonical text of a value: keys sorted, no white space, numbers
+/// and strings as they are. (Not RFC 8785, which turns numbers into doubles.)
+#[must_use]
+pub fn canonical(value: &Value) -> String {
+    let mut text = String::new();
+    write_canonical(value, &mut text);
+    text
+}
+
+fn write_canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort_unstable();
+            text.push('{');
+            for (index, key) in keys.into_iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                text.push_str(&Value::from(key.as_str()).to_string());
+                text.push(':');
+                write_canonical(&map[key], text);
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                write_canonical(item, text);
+            }
+            text.push(']');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => text.push_str(&value.to_string()),
+    }
+}
+
+/// Returns the SHA-256 of a text in lower-case hex digits.
+#[must_use]
+pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// How an answer is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One line, for pipes.
+    Compact,
+    /// Indented, for terminals.
+    Pretty,
+}
+
+/// Writes a JSON document anew: the same tokens, other white space. Characters
+/// that can deceive a reader or a terminal (controls, bidirectional marks,
+/// invisible characters) become `\u` escapes.
+///
+/// `note` is added as the last member `_b24` of a top-level object. The
+/// document must be valid JSON; an invalid one is copied as far as it makes
+/// sense.
+pub fn write_document(document: &[u8], layout: Layout, note: Option<&Value>, out: &mut impl Write) -> io::Result<()> {
+    let mut writer = DocumentWriter { layout, depth: 0, empty: Vec::new(), out };
+    let rest = document.trim_ascii();
+    let last = rest.len().checked_sub(1);
+    let mut position = 0;
+    while let Some(&byte) = rest.get(position) {
+        position += 1;
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => {}
+            b'{' | b'[' => writer.open(byte)?,
+            b'}' | b']' => {
+                if let Some(note) = note.filter(|_| byte == b'}' && Some(position - 1) == last && writer.depth == 1) {
+                    writer.member("_b24", note)?;
+                }
+                writer.close(byte)?;
+            }
+            b',' => writer.comma()?,
+            b':' => writer.colon()?,
+            b'"' => {
+                let end = string_end(rest, position);
+                writer.scalar()?;
+                write_string(&rest[position - 1..end], writer.out)?;
+                position = end;
+            }
+            _ => {
+                let end = rest[position..]
+                    .iter()
+                    .position(|byte| matches!(byte, b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r'))
+                    .map_or(rest.len(), |offset| position + offset);
+                writer.scalar()?;
+                writer.out.write_all(&rest[position - 1..end])?;
+                position = end;
+            }
+        }
+    }
+    writer.out.write_all(b"\n")
+}
+
+/// Returns the position behind the closing quote of a string whose text begins
+/// at `position`.
+fn string_end(text: &[u8], mut position: usize) -> usize {
+    while let Some(offset) = text[position..].iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        position += offset + 1;
+        if text[position - 1] == b'"' {
+            return position;
+        }
+        position = (position + 1).min(text.len());
+    }
+    text.len()
+}
+
+struct DocumentWriter<'a, W> {
+    layout: Layout,
+    depth: usize,
+    /// For each open bracket, whether nothing stands in it yet.
+    empty: Vec<bool>,
+    out: &'a mut W,
+}
+
+impl<W: Write> DocumentWriter<'_, W> {
+    fn open(&mut self, bracket: u8) -> io::Result<()> {
+        self.scalar()?;
+        self.depth += 1;
+        self.empty.push(true);
+        self.out.write_all(&[bracket])
+    }
+
+    fn close(&mut self, bracket: u8) -> io::Result<()> {
+        self.depth = self.depth.saturating_sub(1);
+        if self.empty.pop() == Some(false) {
+            self.line()?;
+        }
+        self.out.write_all(&[bracket])
+    }
+
+    fn comma(&mut self) -> io::Result<()> {
+        self.out.write_all(b",")?;
+        self.line()
+    }
+
+    fn colon(&mut self) -> io::Result<()> {
+        self.out.write_all(if self.layout == Layout::Pretty { b": " } else { b":" })
+    }
+
+    /// Prepares for a key, a value or a bracket: the first one in its bracket
+    /// starts a line.
+    fn scalar(&mut self) -> io::Result<()> {
+        if self.empty.last() == Some(&true) {
+            *self.empty.last_mut().expect("just seen") = false;
+            self.line()?;
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, key: &str, value: &Value) -> io::Result<()> {
+        if self.empty.last() == Some(&false) {
+            self.comma()?;
+        } else {
+            self.scalar()?;
+        }
+        self.out.write_all(Value::from(key).to_string().as_bytes())?;
+        self.colon()?;
+        self.out.write_all(value.to_string().as_bytes())
+    }
+
+    fn line(&mut self) -> io::Result<()> {
+        if self.layout == Layout::Pretty {
+            self.out.write_all(b"\n")?;
+            for _ in 0..self.depth {
+                self.out.write_all(b"  ")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a JSON string token, with deceptive characters escaped.
+fn write_string(token: &[u8], out: &mut impl Write) -> io::Result<()> {
+    let mut written = 0;
+    let mut position = 0;
+    while position < token.len() {
+        match deceptive(&token[position..]) {
+            Some((length, scalar)) => {
+                out.write_all(&token[written..position])?;
+                write_escape(scalar, out)?;
+                position += length;
+                written = position;
+            }
+            None => position += 1,
+        }
+    }
+    out.write_all(&token[written..])
+}
+
+/// Returns the length and the value of the deceptive character that the bytes
+/// begin with, if they do: U+007F-9F, U+061C, U+200B-200F, U+2028-202E,
+/// U+2060-2069, U+FEFF, U+E0000-E007F.
+fn deceptive(bytes: &[u8]) -> Option<(usize, u32)> {
+    let low = |byte: u8| u32::from(byte & 0x3F);
+    match *bytes {
+        [0x7F, ..] => Some((1, 0x7F)),
+        [0xC2, b @ 0x80..=0x9F, ..] => Some((2, 0x80 | low(b))),
+        [0xD8, 0x9C, ..] => Some((2, 0x61C)),
+        [0xE2, 0x80, b @ (0x8B..=0x8F | 0xA8..=0xAE), ..] => Some((3, 0x2000 | low(b))),
+        [0xE2, 0x81, b @ 0xA0..=0xA9, ..] => Some((3, 0x2040 | low(b))),
+        [0xEF, 0xBB, 0xBF, ..] => Some((3, 0xFEFF)),
+        [0xF3, 0xA0, b @ 0x80..=0x81, c, ..] => Some((4, 0xE0000 | (low(b) << 6) | low(c))),
+        _ => None,
+    }
+}
+
+/// Escapes every deceptive character of a text, as `\u{…}` of JSON.
+#[must_use]
+pub fn escape_deceptive(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    // A vector takes every byte.
+    let _ = write_string(text.as_bytes(), &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn write_escape(scalar: u32, out: &mut impl Write) -> io::Result<()> {
+    match scalar.checked_sub(0x1_0000) {
+        None => write!(out, "\\u{scalar:04x}"),
+        Some(high) => write!(out, "\\u{:04x}\\u{:04x}", 0xD800 | (high >> 10), 0xDC00 | (high & 0x3FF)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn written(document: &str, layout: Layout, note: Option<&Value>) -> String {
+        let mut out = Vec::new();
+        write_document(document.as_bytes(), layout, note, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused() {
+        assert!(parse_strict(r#"{"a":{"b":1,"b":2}}"#).is_err());
+        assert!(parse_strict(r#"{"a":[{"b":1},{"b":2.50}],"c":-1e400}"#).is_ok());
+        assert!(parse_strict(r#"{"$serde_json::private::Number":"1"}"#).is_err());
+    }
+
+    #[test]
+    fn tokens_survive_every_layout() {
+        let document = r#" { "b" : 10.10 , "a":[12345678901234567890, "\ud800", {}, [] ] } "#;
+        assert_eq!(written(document, Layout::Compact, None), "{\"b\":10.10,\"a\":[12345678901234567890,\"\\ud800\",{},[]]}\n");
+        assert_eq!(
+            written(document, Layout::Pretty, None),
+            "{\n  \"b\": 10.10,\n  \"a\": [\n    12345678901234567890,\n    \"\\ud800\",\n    {},\n    []\n  ]\n}\n"
+        );
+    }
+
+    #[test]
+    fn a_note_is_the_last_member() {
+        let note = json!({"replayed": true});
+        assert_eq!(written("{}", Layout::Compact, Some(&note)), "{\"_b24\":{\"replayed\":true}}\n");
+        assert_eq!(written("{\"a\":{}}", Layout::Compact, Some(&note)), "{\"a\":{},\"_b24\":{\"replayed\":true}}\n");
+        assert_eq!(written("[{}]", Layout::Compact, Some(&note)), "[{}]\n");
+    }
+
+    #[test]
+    fn deceptive_characters_become_escapes() {
+        assert_eq!(written("\"a\u{202e}b\u{7f}\u{e0001}é\"", Layout::Compact, None), "\"a\\u202eb\\u007f\\udb40\\udc01é\"\n");
+    }
+
+    #[test]
+    fn canonical_text_sorts_keys_and_keeps_tokens() {
+        let value = parse_strict(r#"{"b":1.50,"a":{"d":1e+2,"c":null}}"#).unwrap();
+        assert_eq!(canonical(&value), r#"{"a":{"c":null,"d":1e+2},"b":1.50}"#);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::vec((any::<String>(), inner), 0..5).prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_document_means_the_same_in_every_layout(value in any_json()) {
+            for layout in [Layout::Compact, Layout::Pretty] {
+                let text = written(&value.to_string(), layout, None);
+                prop_assert_eq!(&serde_json::from_str::<Value>(&text).unwrap(), &value);
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Method names and the patterns that packs and allowlists match them with.
+
+use globset::{Glob, GlobMatcher};
+use std::fmt;
+
+/// Longest accepted method name in bytes; the longest documented one has 69.
+const LONGEST: usize = 200;
+
+/// A method name in the one spelling that b24 compares: lower case, without
+/// the `.json` / `.xml` suffix by which a caller may ask for a format
+/// (b24restdocs: settings/how-to-call-rest-api/general-principles.md).
+///
+/// Invariant: `[a-z0-9_]+(\.[a-z0-9_]+)*`. A spelling that needs more than
+/// folding (white space, percent signs, a leading slash, look-alike letters)
+/// is refused, never repaired.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Method(String);
+
+/// Why a text is not a method name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MethodError {
+    /// The text is empty.
+    #[error("the method name is empty")]
+    Empty,
+    /// The text is longer than any method name.
+    #[error("the method name has {0} bytes, more than {LONGEST}")]
+    TooLong(usize),
+    /// The text has a character that no method name has.
+    #[error("the method name {text} has {found} at position {position}; letters, digits, `_` and `.` are allowed")]
+    Character {
+        /// The text, shortened and escaped.
+        text: String,
+        /// The character, escaped.
+        found: String,
+        /// Its position, counted in characters from 1.
+        position: usize,
+    },
+    /// Two dots in a row, or a dot at an end.
+    #[error("the method name {0} has an empty part between dots")]
+    EmptyPart(String),
+}
+
+impl Method {
+    /// Parses a method name as a caller wrote it.
+    pub fn parse(text: &str) -> Result<Method, MethodError> {
+        if text.is_empty() {
+            return Err(MethodError::Empty);
+        }
+        if text.len() > LONGEST {
+            return Err(MethodError::TooLong(text.len()));
+        }
+        if let Some((index, found)) = text.chars().enumerate().find(|(_, c)| !(c.is_ascii_alphanumeric() || *c == '_' || *c == '.')) {
+            return Err(MethodError::Character { text: shown(text), found: format!("'{}'", found.escape_default()), position: index + 1 });
+        }
+        let folded = text.to_ascii_lowercase();
+        let folded = strip_format(&folded);
+        if folded.split('.').any(str::is_empty) {
+            return Err(MethodError::EmptyPart(shown(text)));
+        }
+        Ok(Method(folded.to_owned()))
+    }
+
+    /// Returns the folded name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns whether this is `batch`, which carries calls and is none.
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.0 == "batch"
+    }
+
+    /// Returns the part after the last dot.
+    #[must_use]
+    pub fn verb(&self) -> &str {
+        self.0.rsplit('.').next().unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Removes format suffixes, also repeated ones.
+fn strip_format(name: &str) -> &str {
+    let mut rest = name;
+    while let Some(stripped) = rest.strip_suffix(".json").or_else(|| rest.strip_suffix(".xml")) {
+        rest = stripped;
+    }
+    rest
+}
+
+/// Returns a text that can stand in a message: escaped and short.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let mut short: String = text.chars().take(60).flat_map(char::escape_default).collect();
+    if text.chars().count() > 60 {
+        short.push('…');
+    }
+    format!("`{short}`")
+}
+
+/// A pattern over method names. `*` matches any run of characters, dots too
+/// (`crm.*` covers `crm.deal.contact.add`), and case is ignored.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    matcher: GlobMatcher,
+}
+
+/// A pattern that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the method pattern {} cannot be read", shown(.0))]
+pub struct PatternError(String);
+
+impl Pattern {
+    /// Parses a pattern.
+    pub fn parse(text: &str) -> Result<Pattern, PatternError> {
+        let folded = text.trim().to_ascii_lowercase();
+        match Glob::new(&folded) {
+            Ok(glob) if !folded.is_empty() => Ok(Pattern { matcher: glob.compile_matcher(), text: folded }),
+            _ => Err(PatternError(text.to_owned())),
+        }
+    }
+
+    /// Returns whether the pattern covers the method.
+    #[must_use]
+    pub fn matches(&self, method: &Method) -> bool {
+        self.matcher.is_match(method.as_str())
+    }
+
+    /// Returns the pattern in its folded spelling.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_method_are_one_method() {
+        for spelling in ["crm.deal.delete", "CRM.Deal.DELETE", "crm.deal.delete.json", "crm.deal.delete.XML.json"] {
+            assert_eq!(Method::parse(spelling).unwrap().as_str(), "crm.deal.delete");
+        }
+    }
+
+    #[test]
+    fn spellings_that_need_repair_are_refused() {
+        for spelling in [
+            "",
+            " crm.lead.add",
+            "crm.lead.add ",
+            "/crm.lead.add",
+            "crm..lead",
+            ".crm",
+            "crm.",
+            "crm.lead%2eadd",
+            "crm.lead.add?x=1",
+            "crm.lead.add\0",
+            "сrm.lead.add",
+            "crm/lead",
+            "crm.lead.add\n",
+            ".json",
+            "$result[a]",
+        ] {
+            assert!(Method::parse(spelling).is_err(), "{spelling:?}");
+        }
+    }
+
+    #[test]
+    fn a_star_crosses_dots_and_case_is_ignored() {
+        let pattern = Pattern::parse("CRM.*").unwrap();
+        assert!(pattern.matches(&Method::parse("crm.deal.contact.add").unwrap()));
+        assert!(!pattern.matches(&Method::parse("crmx.deal").unwrap()));
+    }
+}

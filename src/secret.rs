@@ -1,0 +1,109 @@
+//! Values that must never be printed, and the redactor that removes them from
+//! everything that leaves the process.
+//!
+//! [`Secret`] has no `Display`, `Serialize` or `Deref`; `expose()` is for
+//! `wire/` alone (a test over the source holds this). The [`Redactor`] is the
+//! second line of defence: a portal may echo a credential back.
+
+use aho_corasick::AhoCorasick;
+use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
+use secrecy::{ExposeSecret, SecretString};
+use std::borrow::Cow;
+use std::fmt;
+
+/// What stands where a secret was.
+pub const MASK: &str = "***";
+
+/// Values shorter than this are not replaced in output: they are no secrets
+/// worth the name, and replacing them would damage ordinary text.
+const SHORTEST_REDACTED: usize = 6;
+
+/// A credential value; zeroed when dropped.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Takes a value that must not be printed.
+    #[must_use]
+    pub fn new(value: String) -> Secret {
+        Secret(SecretString::from(value))
+    }
+
+    /// Returns the value, for the request that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// Replaces every known secret, in each spelling that output can give it.
+#[derive(Debug, Default)]
+pub struct Redactor {
+    needles: Vec<String>,
+    matcher: Option<AhoCorasick>,
+}
+
+impl Redactor {
+    /// Adds a secret in its raw, percent-encoded, base64 and JSON-escaped
+    /// spellings.
+    pub fn learn(&mut self, secret: &Secret) {
+        let raw = secret.expose();
+        if raw.len() < SHORTEST_REDACTED || self.needles.iter().any(|known| known == raw) {
+            return;
+        }
+        let mut spellings = vec![
+            raw.to_owned(),
+            percent_encoding::utf8_percent_encode(raw, percent_encoding::NON_ALPHANUMERIC).to_string(),
+            STANDARD.encode(raw),
+        ];
+        if let Ok(quoted) = serde_json::to_string(raw) {
+            spellings.push(quoted.trim_matches('"').to_owned());
+        }
+        spellings.dedup();
+        self.needles.extend(spellings);
+        self.matcher = AhoCorasick::builder().match_kind(aho_corasick::MatchKind::LeftmostLongest).build(&self.needles).ok();
+    }
+
+    /// Returns the bytes with every known secret replaced; borrows when there
+    /// is none.
+    #[must_use]
+    pub fn redact<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        match &self.matcher {
+            Some(matcher) if matcher.is_match(bytes) => Cow::Owned(matcher.replace_all_bytes(bytes, &vec![MASK; self.needles.len()])),
+            _ => Cow::Borrowed(bytes),
+        }
+    }
+
+    /// Returns the text with every known secret replaced.
+    #[must_use]
+    pub fn redact_text(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.redact(text.as_bytes())).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_secret_is_replaced() {
+        let mut redactor = Redactor::default();
+        redactor.learn(&Secret::new("p@ss\"word/1".to_owned()));
+        for spelling in ["p@ss\"word/1", "p%40ss%22word%2F1", "p@ss\\\"word/1", "cEBzcyJ3b3JkLzE="] {
+            assert_eq!(redactor.redact_text(&format!("<{spelling}>")), "<***>", "{spelling}");
+        }
+    }
+
+    #[test]
+    fn text_without_a_secret_is_untouched() {
+        let mut redactor = Redactor::default();
+        redactor.learn(&Secret::new("canary-1234".to_owned()));
+        assert!(matches!(redactor.redact(b"nothing here"), Cow::Borrowed(_)));
+    }
+}

@@ -1,0 +1,397 @@
+//! The one place that locks files and makes them durable.
+//!
+//! A lock is a whole-file advisory lock (`flock`). It belongs to the open file
+//! and ends with the process, so a lock that is held proves a living owner: no
+//! process ids, no leases, no clock. Lock files are never deleted or renamed
+//! over while in use; after every lock the link count is checked, and a file
+//! that was unlinked meanwhile is opened anew.
+
+use crate::crash;
+use crate::error::{Code, Coded};
+use fs2::FileExt as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Why a state file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("{} is locked by another process for too long", .0.display())]
+    Busy(PathBuf),
+    /// The file is there but cannot be what b24 wrote.
+    #[error("{} {problem}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl StoreError {
+    /// Names the operation and the file that an error belongs to.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.to_owned();
+        move |source| StoreError::Io { action, path, source }
+    }
+
+    /// Says what is wrong with a file.
+    pub fn unusable(path: &Path, problem: impl Into<String>) -> StoreError {
+        StoreError::Unusable { path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+impl Coded for StoreError {
+    fn code(&self) -> Code {
+        match self {
+            StoreError::Io { .. } | StoreError::Unusable { .. } => Code::LocalState,
+            StoreError::Busy(_) => Code::LockBusy,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            StoreError::Io { .. } => "Check that the state folder exists, is yours and has room; B24_STATE_DIR moves it".to_owned(),
+            StoreError::Busy(_) => "Try again; --max-wait sets how long to wait".to_owned(),
+            StoreError::Unusable { .. } => "Move the file away after looking at it; nothing was sent".to_owned(),
+        })
+    }
+}
+
+/// Which lock to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Readers among themselves.
+    Shared,
+    /// One owner.
+    Exclusive,
+}
+
+/// A state file together with its lock: the data is reachable only while the
+/// lock is held, and dropping the value gives the lock back.
+#[derive(Debug)]
+pub struct Locked {
+    file: File,
+    path: PathBuf,
+}
+
+impl Locked {
+    /// Opens or creates the file and waits for its lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when the lock was not free within `wait`.
+    pub fn open(path: &Path, mode: Mode, wait: Duration) -> Result<Locked, StoreError> {
+        loop {
+            let file = open_file(path, true)?;
+            if !try_lock(&file, mode, path)? {
+                wait_for_lock(&file, mode, path, wait)?;
+            }
+            if is_linked(&file, path)? {
+                return Ok(Locked { file, path: path.to_owned() });
+            }
+        }
+    }
+
+    /// Opens or creates the file and takes its lock if it is free.
+    pub fn try_open(path: &Path, mode: Mode) -> Result<Option<Locked>, StoreError> {
+        loop {
+            let file = open_file(path, true)?;
+            if !try_lock(&file, mode, path)? {
+                return Ok(None);
+            }
+            if is_linked(&file, path)? {
+                return Ok(Some(Locked { file, path: path.to_owned() }));
+            }
+        }
+    }
+
+    /// Opens a file that is there and takes its lock if it is free.
+    pub fn try_open_existing(path: &Path, mode: Mode) -> Result<Existing, StoreError> {
+        loop {
+            let file = match open_file(path, false) {
+                Ok(file) => file,
+                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    return Ok(Existing::Absent);
+                }
+                Err(error) => return Err(error),
+            };
+            if !try_lock(&file, mode, path)? {
+                return Ok(Existing::Held);
+            }
+            if is_linked(&file, path)? {
+                return Ok(Existing::Locked(Locked { file, path: path.to_owned() }));
+            }
+        }
+    }
+
+    /// Creates a file that is not there yet, durable and locked before anybody
+    /// can see it: write and lock a temporary file, then link it. Returns
+    /// `None` when the name is taken. The folder is not synchronised.
+    pub fn create_new(path: &Path, content: &[u8], temporary: &str) -> Result<Option<Locked>, StoreError> {
+        let hidden = path.with_file_name(temporary);
+        let published = (|| {
+            let mut file = create_exclusive(&hidden)?;
+            file.try_lock_exclusive().map_err(StoreError::io("lock", &hidden))?;
+            crash::fault("store.create").map_err(StoreError::io("write", path))?;
+            file.write_all(content).map_err(StoreError::io("write", path))?;
+            file.sync_all().map_err(StoreError::io("synchronise", path))?;
+            crash::point("store.create.before_link");
+            match std::fs::hard_link(&hidden, path) {
+                Ok(()) => Ok(Some(Locked { file, path: path.to_owned() })),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+                Err(error) => Err(StoreError::io("create", path)(error)),
+            }
+        })();
+        crash::point("store.create.before_unlink");
+        let _ = std::fs::remove_file(&hidden);
+        published
+    }
+
+    /// Returns the file's path, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the length in bytes.
+    pub fn length(&self) -> Result<u64, StoreError> {
+        Ok(self.file.metadata().map_err(StoreError::io("read", &self.path))?.len())
+    }
+
+    /// Reads the whole file.
+    pub fn read_all(&mut self) -> Result<Vec<u8>, StoreError> {
+        self.read_from(0)
+    }
+
+    /// Reads from a position to the end.
+    pub fn read_from(&mut self, position: u64) -> Result<Vec<u8>, StoreError> {
+        let mut content = Vec::new();
+        self.file
+            .seek(SeekFrom::Start(position))
+            .and_then(|_| self.file.read_to_end(&mut content))
+            .map_err(StoreError::io("read", &self.path))?;
+        Ok(content)
+    }
+
+    /// Appends in one write; durable only after [`Locked::sync_data`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        crash::fault("store.append").map_err(StoreError::io("write", &self.path))?;
+        let end = self.length()?;
+        self.file.write_all_at(bytes, end).map_err(StoreError::io("write", &self.path))
+    }
+
+    /// Writes at a position.
+    pub fn write_at(&mut self, position: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        crash::fault("store.write").map_err(StoreError::io("write", &self.path))?;
+        self.file.write_all_at(bytes, position).map_err(StoreError::io("write", &self.path))
+    }
+
+    /// Cuts the file to a length.
+    pub fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
+        self.file.set_len(length).map_err(StoreError::io("cut", &self.path))
+    }
+
+    /// Waits until the content is on disk. A failure is final: the data must
+    /// not be counted as written, also not after a later success.
+    pub fn sync_data(&self) -> Result<(), StoreError> {
+        crash::fault("store.sync").map_err(StoreError::io("synchronise", &self.path))?;
+        self.file.sync_data().map_err(StoreError::io("synchronise", &self.path))
+    }
+
+    /// Deletes the file; whoever waits for its lock opens a new one.
+    pub fn remove(self) -> Result<(), StoreError> {
+        std::fs::remove_file(&self.path).map_err(StoreError::io("delete", &self.path))
+    }
+
+    /// Renames the file within its folder; the lock stays with it.
+    pub fn rename(&mut self, to: &Path) -> Result<(), StoreError> {
+        std::fs::rename(&self.path, to).map_err(StoreError::io("rename", &self.path))?;
+        to.clone_into(&mut self.path);
+        Ok(())
+    }
+}
+
+/// What was found at a path that must not be created.
+#[derive(Debug)]
+pub enum Existing {
+    /// There is no such file.
+    Absent,
+    /// Another process holds its lock.
+    Held,
+    /// The lock is ours.
+    Locked(Locked),
+}
+
+/// Writes a new file under a name that must be free: temporary file, sync,
+/// link, sync of the folder. Returns whether the name was free.
+pub fn create_durable(path: &Path, content: &[u8], temporary: &str) -> Result<bool, StoreError> {
+    match Locked::create_new(path, content, temporary)? {
+        Some(_) => sync_parent(path).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Replaces a file as a whole: temporary file, sync, rename, sync of the
+/// folder. A reader sees the old content or the new one, never a part.
+pub fn replace_durable(path: &Path, content: &[u8], temporary: &str) -> Result<(), StoreError> {
+    let hidden = path.with_file_name(temporary);
+    let written = (|| {
+        let mut file = create_exclusive(&hidden)?;
+        crash::fault("store.replace").map_err(StoreError::io("write", path))?;
+        file.write_all(content).map_err(StoreError::io("write", path))?;
+        file.sync_all().map_err(StoreError::io("synchronise", path))?;
+        crash::point("store.replace.before_rename");
+        std::fs::rename(&hidden, path).map_err(StoreError::io("replace", path))
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&hidden);
+    }
+    written?;
+    crash::point("store.replace.before_sync");
+    sync_parent(path)
+}
+
+/// Makes the names in the folder of a file durable.
+pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    crash::fault("store.sync_folder").map_err(StoreError::io("synchronise", folder))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("synchronise", folder))
+}
+
+/// Reads a whole file without following a link in its last part; `None` when
+/// it is not there.
+pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("open", path)(error)),
+    };
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(StoreError::io("read", path))?;
+    Ok(Some(content))
+}
+
+fn open_file(path: &Path, create: bool) -> Result<File, StoreError> {
+    crash::fault("store.open").map_err(StoreError::io("open", path))?;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(no_follow())
+        .open(path)
+        .map_err(StoreError::io("open", path))
+}
+
+fn create_exclusive(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(no_follow())
+        .open(path)
+        .map_err(StoreError::io("create", path))
+}
+
+fn no_follow() -> i32 {
+    (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC).bits().cast_signed()
+}
+
+fn try_lock(file: &File, mode: Mode, path: &Path) -> Result<bool, StoreError> {
+    let locked = match mode {
+        Mode::Shared => fs2::FileExt::try_lock_shared(file),
+        Mode::Exclusive => fs2::FileExt::try_lock_exclusive(file),
+    };
+    match locked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(false),
+        Err(error) => Err(StoreError::io("lock", path)(error)),
+    }
+}
+
+/// Waits on a helper thread, because a blocking lock cannot be given a
+/// deadline. The thread locks the same open file; if the deadline passes, both
+/// handles are dropped, and with the last one the lock.
+fn wait_for_lock(file: &File, mode: Mode, path: &Path, wait: Duration) -> Result<(), StoreError> {
+    let handle = file.try_clone().map_err(StoreError::io("lock", path))?;
+    let (done, locked) = mpsc::channel();
+    std::thread::spawn(move || {
+        let result = match mode {
+            Mode::Shared => fs2::FileExt::lock_shared(&handle),
+            Mode::Exclusive => fs2::FileExt::lock_exclusive(&handle),
+        };
+        let _ = done.send(result);
+    });
+    match locked.recv_timeout(wait) {
+        Ok(result) => result.map_err(StoreError::io("lock", path)),
+        Err(_) => Err(StoreError::Busy(path.to_owned())),
+    }
+}
+
+fn is_linked(file: &File, path: &Path) -> Result<bool, StoreError> {
+    Ok(file.metadata().map_err(StoreError::io("read", path))?.nlink() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_is_waited_for_and_then_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let held = Locked::open(&path, Mode::Exclusive, Duration::ZERO).unwrap();
+        assert!(matches!(Locked::open(&path, Mode::Exclusive, Duration::from_millis(20)), Err(StoreError::Busy(_))));
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || Locked::open(&path, Mode::Exclusive, Duration::from_secs(60)).map(drop)
+        });
+        drop(held);
+        waiting.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_file_removed_while_waiting_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let held = Locked::open(&path, Mode::Exclusive, Duration::ZERO).unwrap();
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || Locked::open(&path, Mode::Exclusive, Duration::from_secs(60)).map(|mut file| file.append(b"x"))
+        });
+        held.remove().unwrap();
+        waiting.join().unwrap().unwrap().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn files_are_private_and_links_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(create_durable(&path, b"one", "t1").unwrap());
+        assert!(!create_durable(&path, b"two", "t2").unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(Locked::open(&link, Mode::Exclusive, Duration::ZERO).is_err());
+        assert!(read_if_exists(&link).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,3 @@
+//! Durable state.
+
+pub mod locked;
