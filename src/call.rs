@@ -1,0 +1,601 @@
+//! A request as the caller means it, taken apart: one call, or a batch of
+//! calls that are checked one by one.
+//!
+//! One principle closes the tricks: what is sent is rebuilt from what was
+//! checked. Nothing of the caller's text or objects passes through. `batch` is
+//! a carrier, not a method: it exists here only as the list of its calls.
+
+use crate::catalog::Api;
+use crate::error::{Code, Coded};
+use crate::json;
+use crate::method::{self, Method, MethodError};
+use crate::query_string::{self, QueryError};
+use serde_json::{Map, Value};
+
+/// Commands that one batch can carry
+/// (b24restdocs: settings/how-to-call-rest-api/batch.md).
+pub const BATCH_LIMIT: usize = 50;
+
+/// Parameters that are credentials or choose whose credentials count.
+const CREDENTIAL_PARAMS: &[&str] = &["auth", "access_token", "refresh_token", "client_secret", "sessid"];
+
+/// Methods whose parameters are positional: a JSON array in documented order
+/// (b24restdocs: settings/how-to-call-rest-api/data-encoding.md).
+const POSITIONAL: &[&str] = &["task.checklistitem.", "task.commentitem.", "task.elapseditem.", "task.item.", "task.items."];
+
+/// One call of one method.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// Its spelling on the wire.
+    pub name: String,
+    /// The generation that is called.
+    pub api: Api,
+    /// An object, or an array for positional methods.
+    pub params: Value,
+}
+
+/// One call inside a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// Its name in `cmd`, its index in a list, its alias in v3.
+    pub name: String,
+    /// The call.
+    pub call: Call,
+}
+
+/// How a v2 batch or a v3 batch lists its commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `cmd` is an object.
+    Named,
+    /// `cmd` is an array.
+    Listed,
+    /// The body is an array of objects with `method` and `query`.
+    V3,
+}
+
+/// A batch, taken apart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// How it lists its commands.
+    pub form: Form,
+    /// Whether the portal stops at the first error (v2).
+    pub halt: bool,
+    /// For v3, which commands have an alias of the caller's.
+    pub aliased: Vec<bool>,
+    /// The commands in order.
+    pub commands: Vec<Command>,
+}
+
+/// What the caller asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// One call.
+    Single(Call),
+    /// Several calls in one HTTP request.
+    Batch(Batch),
+}
+
+/// Why a request does not have a shape that b24 sends.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ShapeError {
+    /// The method name is none.
+    #[error("{0}")]
+    Method(#[from] MethodError),
+    /// The parameters are neither an object nor an allowed array.
+    #[error("{method} takes parameters as {expected}, not as {found}")]
+    Kind {
+        /// The method.
+        method: String,
+        /// What it takes.
+        expected: &'static str,
+        /// What was given.
+        found: &'static str,
+    },
+    /// A NUL or control character.
+    #[error("the parameters have a control character at {0}")]
+    Control(String),
+    /// Two keys that differ only in case.
+    #[error("the keys `{0}` and `{1}` differ only in case; give one of them")]
+    TwoSpellings(String, String),
+    /// A credential among the parameters.
+    #[error("the parameter `{0}` would carry a credential or choose another one")]
+    Credential(String),
+    /// A batch in a batch.
+    #[error("the command `{0}` is a batch; a batch cannot carry another one")]
+    NestedBatch(String),
+    /// The batch itself is malformed.
+    #[error("{0}")]
+    Batch(String),
+    /// One command of the batch is malformed.
+    #[error("the command `{name}`: {source}")]
+    Command {
+        /// The command's name.
+        name: String,
+        /// What is wrong.
+        source: Box<ShapeError>,
+    },
+    /// The query of a command is malformed.
+    #[error("{0}")]
+    Query(#[from] QueryError),
+}
+
+impl Coded for ShapeError {
+    fn code(&self) -> Code {
+        match self {
+            ShapeError::Method(_) => Code::Usage,
+            ShapeError::Credential(_) => Code::CredentialInParams,
+            ShapeError::Command { source, .. } => source.code(),
+            ShapeError::Kind { .. }
+            | ShapeError::Control(_)
+            | ShapeError::TwoSpellings(..)
+            | ShapeError::NestedBatch(_)
+            | ShapeError::Batch(_)
+            | ShapeError::Query(_) => Code::InvalidParams,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            ShapeError::Credential(_) => "Credentials come from the environment or the profile; remove the parameter".to_owned(),
+            ShapeError::Command { source, .. } => return source.hint(),
+            ShapeError::Method(_) => "Method names look like crm.lead.list".to_owned(),
+            ShapeError::Kind { .. }
+            | ShapeError::Control(_)
+            | ShapeError::TwoSpellings(..)
+            | ShapeError::NestedBatch(_)
+            | ShapeError::Batch(_)
+            | ShapeError::Query(_) => "b24 help params shows how parameters are written".to_owned(),
+        })
+    }
+}
+
+impl Request {
+    /// Takes a request apart. `api` is the generation to call.
+    pub fn parse(name: &str, params: Value, api: Api) -> Result<Request, ShapeError> {
+        let method = Method::parse(name)?;
+        if !method.is_batch() {
+            return Call::parse(method, name, params, api).map(Request::Single);
+        }
+        let batch = match api {
+            Api::V2 => parse_batch_v2(params),
+            Api::V3 => parse_batch_v3(params),
+        }?;
+        Ok(Request::Batch(batch))
+    }
+
+    /// Returns the calls with their names in the batch; the name of a single
+    /// call is empty.
+    pub fn calls(&self) -> impl Iterator<Item = (&str, &Call)> {
+        let (single, commands) = match self {
+            Request::Single(call) => (Some(("", call)), &[][..]),
+            Request::Batch(batch) => (None, batch.commands.as_slice()),
+        };
+        single.into_iter().chain(commands.iter().map(|command| (command.name.as_str(), &command.call)))
+    }
+
+    /// Returns the calls for the gate to fill in.
+    pub fn calls_mut(&mut self) -> Vec<&mut Call> {
+        match self {
+            Request::Single(call) => vec![call],
+            Request::Batch(batch) => batch.commands.iter_mut().map(|command| &mut command.call).collect(),
+        }
+    }
+
+    /// Returns the generation that is called.
+    #[must_use]
+    pub fn api(&self) -> Api {
+        match self {
+            Request::Single(call) => call.api,
+            Request::Batch(batch) if batch.form == Form::V3 => Api::V3,
+            Request::Batch(_) => Api::V2,
+        }
+    }
+
+    /// Returns the method's spelling on the wire.
+    #[must_use]
+    pub fn wire_name(&self) -> &str {
+        match self {
+            Request::Single(call) => &call.name,
+            Request::Batch(_) => "batch",
+        }
+    }
+
+    /// Returns the body, made of what was checked.
+    pub fn body(&self) -> Result<Value, ShapeError> {
+        match self {
+            Request::Single(call) => Ok(call.params.clone()),
+            Request::Batch(batch) => batch.body(),
+        }
+    }
+}
+
+impl Call {
+    fn parse(method: Method, name: &str, params: Value, api: Api) -> Result<Call, ShapeError> {
+        check_params(&method, &params, api)?;
+        let name = strip_format_suffix(name).to_owned();
+        Ok(Call { method, name, api, params })
+    }
+
+    /// Returns what makes two calls the same write: the method, the generation
+    /// and the parameters in canonical form.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let form = format!("b24-fp-v1\0{}\0{}\0{}", self.method, self.api.text(), json::canonical(&self.params));
+        json::sha256_hex(form)
+    }
+}
+
+/// Returns the caller's spelling without `.json` / `.xml`; for methods that
+/// the catalog does not know.
+fn strip_format_suffix(name: &str) -> &str {
+    let mut rest = name;
+    loop {
+        let folded = rest.to_ascii_lowercase();
+        match [".json", ".xml"].iter().find(|suffix| folded.ends_with(**suffix)) {
+            Some(suffix) => rest = &rest[..rest.len() - suffix.len()],
+            None => return rest,
+        }
+    }
+}
+
+impl Batch {
+    fn body(&self) -> Result<Value, ShapeError> {
+        if self.form == Form::V3 {
+            let items = self.commands.iter().zip(&self.aliased).map(|(command, aliased)| {
+                let mut item = Map::new();
+                item.insert("method".to_owned(), Value::from(command.call.name.clone()));
+                if *aliased {
+                    item.insert("as".to_owned(), Value::from(command.name.clone()));
+                }
+                item.insert("query".to_owned(), command.call.params.clone());
+                Value::Object(item)
+            });
+            return Ok(Value::Array(items.collect()));
+        }
+        let lines = self.commands.iter().map(|command| Ok((command.name.clone(), Value::from(command.line()?))));
+        let lines = lines.collect::<Result<Vec<(String, Value)>, ShapeError>>()?;
+        let cmd = match self.form {
+            Form::Listed => Value::Array(lines.into_iter().map(|(_, line)| line).collect()),
+            Form::Named | Form::V3 => Value::Object(lines.into_iter().collect()),
+        };
+        let mut body = Map::new();
+        body.insert("halt".to_owned(), Value::from(u8::from(self.halt)));
+        body.insert("cmd".to_owned(), cmd);
+        Ok(Value::Object(body))
+    }
+
+    /// Returns the fingerprint of each command. A command that refers to
+    /// others (`$result[…]`, `$ref`) hashes theirs as well; equal ones are
+    /// told apart by their number.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<String> {
+        let mut fingerprints: Vec<String> = Vec::new();
+        for (index, command) in self.commands.iter().enumerate() {
+            let mut form = command.call.fingerprint();
+            let text = command.call.params.to_string();
+            if text.contains("$result") || text.contains("$ref") {
+                for (earlier, fingerprint) in self.commands[..index].iter().zip(&fingerprints) {
+                    if text.contains(earlier.name.as_str()) {
+                        form.push_str(fingerprint);
+                    }
+                }
+                form = json::sha256_hex(&form);
+            }
+            fingerprints.push(form);
+        }
+        fingerprints
+    }
+}
+
+impl Command {
+    /// Returns `method?query`, written anew.
+    fn line(&self) -> Result<String, ShapeError> {
+        let query = match &self.call.params {
+            Value::Object(params) => query_string::encode(params),
+            Value::Array(items) => {
+                query_string::encode(&items.iter().enumerate().map(|(index, item)| (index.to_string(), item.clone())).collect())
+            }
+            _ => Ok(String::new()),
+        };
+        let query = query.map_err(|source| self.wrong(source.into()))?;
+        Ok(if query.is_empty() { self.call.name.clone() } else { format!("{}?{query}", self.call.name) })
+    }
+
+    fn wrong(&self, source: ShapeError) -> ShapeError {
+        in_command(&self.name)(source)
+    }
+}
+
+fn in_command(name: &str) -> impl Fn(ShapeError) -> ShapeError + use<> {
+    let name: String = name.chars().take(60).flat_map(char::escape_default).collect();
+    move |source| match source {
+        ShapeError::NestedBatch(_) => ShapeError::NestedBatch(name.clone()),
+        other => ShapeError::Command { name: name.clone(), source: Box::new(other) },
+    }
+}
+
+/// Checks what holds for the parameters of every method.
+fn check_params(method: &Method, params: &Value, api: Api) -> Result<(), ShapeError> {
+    let positional = api == Api::V2 && POSITIONAL.iter().any(|start| method.as_str().starts_with(start));
+    match params {
+        Value::Object(_) => {}
+        Value::Array(_) if positional => {}
+        other => {
+            return Err(ShapeError::Kind {
+                method: method.to_string(),
+                expected: if positional { "an object or an array" } else { "an object" },
+                found: kind(other),
+            });
+        }
+    }
+    if let Value::Object(map) = params {
+        check_keys(map)?;
+    }
+    check_characters(params, &mut String::new())
+}
+
+fn check_keys(map: &Map<String, Value>) -> Result<(), ShapeError> {
+    let mut folded: Vec<(String, &String)> = map.keys().map(|key| (key.to_lowercase(), key)).collect();
+    folded.sort_unstable();
+    for pair in folded.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            return Err(ShapeError::TwoSpellings(pair[0].1.clone(), pair[1].1.clone()));
+        }
+    }
+    match map.keys().find(|key| is_credential(key)) {
+        Some(key) => Err(ShapeError::Credential(key.escape_default().to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Returns whether PHP could read the key as one of [`CREDENTIAL_PARAMS`]: in
+/// a query string it cuts leading white space, what follows a bracket or a
+/// NUL, and turns dots and spaces into underscores.
+fn is_credential(key: &str) -> bool {
+    let name = key.trim_start().split(['[', '\0']).next().unwrap_or_default();
+    let name: String = name.trim_end().chars().map(|c| if matches!(c, '.' | ' ') { '_' } else { c.to_ascii_lowercase() }).collect();
+    CREDENTIAL_PARAMS.contains(&name.as_str())
+}
+
+/// Refuses control characters in keys and NUL in values, anywhere.
+fn check_characters(value: &Value, path: &mut String) -> Result<(), ShapeError> {
+    let mut step = |part: String, value: &Value| {
+        let length = path.len();
+        path.push_str(&part);
+        let checked = check_characters(value, path);
+        path.truncate(length);
+        checked
+    };
+    match value {
+        Value::String(text) if text.contains('\0') => Err(ShapeError::Control(path.clone())),
+        Value::Array(items) => items.iter().enumerate().try_for_each(|(index, item)| step(format!("[{index}]"), item)),
+        Value::Object(map) => map.iter().try_for_each(|(key, item)| {
+            if key.chars().any(char::is_control) {
+                return Err(ShapeError::Control(format!("the key `{}`", key.escape_default())));
+            }
+            step(format!("[{key}]"), item)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn malformed(text: impl Into<String>) -> ShapeError {
+    ShapeError::Batch(text.into())
+}
+
+fn parse_batch_v2(params: Value) -> Result<Batch, ShapeError> {
+    let Value::Object(mut params) = params else {
+        return Err(malformed("batch takes an object with `cmd` and `halt`; only a v3 batch is an array (--api v3)"));
+    };
+    check_keys(&params)?;
+    let halt = match params.shift_remove("halt") {
+        None => false,
+        Some(value) => parse_halt(&value)?,
+    };
+    let cmd = params.shift_remove("cmd").ok_or_else(|| malformed("batch needs `cmd`, an object or array of commands"))?;
+    if let Some(key) = params.keys().next() {
+        return Err(malformed(format!("batch takes `cmd` and `halt` only, not `{}`", key.escape_default())));
+    }
+    let (form, entries) = match cmd {
+        Value::Object(entries) => {
+            check_keys(&entries)?;
+            (Form::Named, entries.into_iter().collect::<Vec<_>>())
+        }
+        Value::Array(items) => (Form::Listed, items.into_iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect()),
+        other => return Err(malformed(format!("`cmd` is {}, not an object or array of commands", kind(&other)))),
+    };
+    check_count(entries.len())?;
+    let commands = entries.into_iter().map(|(name, value)| parse_command_v2(name, value)).collect::<Result<Vec<_>, _>>()?;
+    let batch = Batch { form, halt, aliased: Vec::new(), commands };
+    // A value that a command line cannot carry is refused now, not at the end.
+    batch.body()?;
+    Ok(batch)
+}
+
+fn check_count(count: usize) -> Result<(), ShapeError> {
+    match count {
+        0 => Err(malformed("the batch has no commands")),
+        1..=BATCH_LIMIT => Ok(()),
+        more => Err(malformed(format!("the batch has {more} commands; {BATCH_LIMIT} is the limit"))),
+    }
+}
+
+fn parse_halt(value: &Value) -> Result<bool, ShapeError> {
+    match value.to_string().trim_matches('"') {
+        "1" | "true" | "Y" => Ok(true),
+        "0" | "false" | "N" => Ok(false),
+        other => Err(malformed(format!("`halt` is {}, not 0 or 1", method::shown(other)))),
+    }
+}
+
+fn parse_command_v2(name: String, value: Value) -> Result<Command, ShapeError> {
+    if name.is_empty() || name.len() > 100 || name.contains(['[', ']']) || name.chars().any(char::is_control) {
+        return Err(malformed(format!("the command name {} cannot be used", method::shown(&name))));
+    }
+    let wrong = in_command(&name);
+    let (method, params) = split_command(value).map_err(&wrong)?;
+    let call = parse_inner(&method, params, Api::V2).map_err(&wrong)?;
+    Ok(Command { name, call })
+}
+
+/// Splits the three ways of writing a command: `method?query`,
+/// `{"method": …, "params": …}` and `[method, params]`.
+fn split_command(value: Value) -> Result<(String, Value), ShapeError> {
+    let expected = || malformed("a command is `method?query`, {\"method\":…,\"params\":…} or [method, params]");
+    match value {
+        Value::String(line) => {
+            let (method, query) = line.split_once('?').unwrap_or((&line, ""));
+            Ok((method.to_owned(), Value::Object(query_string::decode(query)?)))
+        }
+        Value::Object(mut fields) => {
+            let method = fields.shift_remove("method").ok_or_else(expected)?;
+            let params = fields.shift_remove("params").unwrap_or_else(|| Value::Object(Map::new()));
+            match (method, fields.is_empty()) {
+                (Value::String(method), true) => Ok((method, params)),
+                _ => Err(expected()),
+            }
+        }
+        Value::Array(parts) => {
+            let mut parts = parts.into_iter();
+            match (parts.next(), parts.next(), parts.next()) {
+                (Some(Value::String(method)), params, None) => Ok((method, params.unwrap_or_else(|| Value::Object(Map::new())))),
+                _ => Err(expected()),
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Err(expected()),
+    }
+}
+
+fn parse_inner(name: &str, params: Value, api: Api) -> Result<Call, ShapeError> {
+    let method = Method::parse(name)?;
+    if method.is_batch() {
+        return Err(ShapeError::NestedBatch(String::new()));
+    }
+    // PHP gives `[]` for an empty map.
+    let params = match params {
+        Value::Array(items) if items.is_empty() => Value::Object(Map::new()),
+        other => other,
+    };
+    Call::parse(method, name, params, api)
+}
+
+fn parse_batch_v3(params: Value) -> Result<Batch, ShapeError> {
+    let Value::Array(items) = params else {
+        return Err(malformed("a v3 batch is an array of objects with `method` and `query`"));
+    };
+    check_count(items.len())?;
+    let mut batch = Batch { form: Form::V3, halt: true, aliased: Vec::new(), commands: Vec::new() };
+    for (index, item) in items.into_iter().enumerate() {
+        let position = index.to_string();
+        let wrong = in_command(&position);
+        let (alias, call) = parse_item_v3(item).map_err(&wrong)?;
+        batch.aliased.push(alias.is_some());
+        let name = alias.unwrap_or(position);
+        if batch.commands.iter().any(|command| command.name.eq_ignore_ascii_case(&name)) {
+            return Err(malformed(format!("two commands are called {}", method::shown(&name))));
+        }
+        batch.commands.push(Command { name, call });
+    }
+    Ok(batch)
+}
+
+fn parse_item_v3(item: Value) -> Result<(Option<String>, Call), ShapeError> {
+    let expected = || malformed("a v3 command is {\"method\":…,\"query\":{…}} with an optional `as`");
+    let Value::Object(mut fields) = item else { return Err(expected()) };
+    let method = fields.shift_remove("method").ok_or_else(expected)?;
+    let query = fields.shift_remove("query").ok_or_else(expected)?;
+    let alias = match fields.shift_remove("as") {
+        None => None,
+        Some(Value::String(alias)) if !alias.is_empty() && alias.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => Some(alias),
+        Some(_) => return Err(malformed("`as` is a name of letters, digits and `_`")),
+    };
+    match (method, fields.is_empty()) {
+        (Value::String(method), true) => Ok((alias, parse_inner(&method, query, Api::V3)?)),
+        _ => Err(expected()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn v2(name: &str, params: Value) -> Result<Request, ShapeError> {
+        Request::parse(name, params, Api::V2)
+    }
+
+    #[test]
+    fn a_batch_is_written_anew_from_its_calls() {
+        let request = v2(
+            "Batch.JSON",
+            json!({"cmd": {"a": "crm.lead.add.json?fields[TITLE]=x%26y", "b": ["crm.lead.get", {"id": 1}]}, "halt": true}),
+        )
+        .unwrap();
+        assert_eq!(request.body().unwrap(), json!({"halt": 1, "cmd": {"a": "crm.lead.add?fields[TITLE]=x%26y", "b": "crm.lead.get?id=1"}}));
+        let listed = v2("batch", json!({"cmd": ["user.current"]})).unwrap();
+        assert_eq!(listed.body().unwrap(), json!({"halt": 0, "cmd": ["user.current"]}));
+    }
+
+    #[test]
+    fn every_nested_batch_is_found() {
+        for command in ["batch", "BATCH?cmd[a]=x", "batch.json", "Batch.xml.json?x"] {
+            assert!(matches!(v2("batch", json!({"cmd": {"a": command}})), Err(ShapeError::NestedBatch(_))), "{command}");
+        }
+        for command in ["%62atch", " batch", "/batch", "batch\0", "$result[x]", "", "?x=1"] {
+            assert!(v2("batch", json!({"cmd": {"a": command}})).is_err(), "{command}");
+        }
+        assert!(Request::parse("batch", json!([{"method": "batch", "query": []}]), Api::V3).is_err());
+    }
+
+    #[test]
+    fn credentials_do_not_pass_in_any_spelling() {
+        for key in ["auth", "AUTH", " auth", "access_token", "access.token", "access token", "client_secret", "sessid", "auth[x]", "auth\0"]
+        {
+            assert!(matches!(v2("user.current", json!({key: "x"})), Err(ShapeError::Credential(_))), "{key:?}");
+        }
+        for query in ["auth=x", "AUTH=x", "%61uth=x", "auth[x]=1", "+auth=1", "access.token=1"] {
+            assert!(v2("batch", json!({"cmd": {"a": format!("user.current?{query}")}})).is_err(), "{query}");
+        }
+        assert!(v2("batch", json!({"cmd": {"a": "user.current"}, "auth": "x"})).is_err());
+        assert!(v2("imbot.register", json!({"CLIENT_ID": "x", "fields": {"auth": 1}})).is_ok());
+    }
+
+    #[test]
+    fn parameters_of_the_wrong_shape_are_refused() {
+        assert!(v2("crm.lead.get", json!([1])).is_err());
+        assert!(v2("crm.lead.get", json!("1")).is_err());
+        assert!(v2("task.item.getdata", json!([1])).is_ok());
+        assert!(v2("crm.lead.get", json!({"id": 1, "ID": 2})).is_err());
+        assert!(v2("crm.lead.add", json!({"fields": {"TITLE": "a\0b"}})).is_err());
+        assert!(v2("crm.lead.add", json!({"fields": {"TI\nTLE": 1}})).is_err());
+        assert!(v2("batch", json!({"cmd": {}})).is_err());
+        assert!(v2("batch", json!({"cmd": "user.current"})).is_err());
+        assert!(v2("batch", json!({"cmd": {"a": "user.current"}, "x": 1})).is_err());
+        assert!(v2("batch", json!({"cmd": vec!["user.current"; 51]})).is_err());
+    }
+
+    #[test]
+    fn a_command_that_refers_hashes_what_it_refers_to() {
+        let prints = |title: &str| {
+            let cmd = json!({"a": format!("crm.contact.add?fields[NAME]={title}"), "b": "crm.deal.add?fields[CONTACT_ID]=$result[a]"});
+            let Ok(Request::Batch(batch)) = v2("batch", json!({"cmd": cmd})) else { panic!() };
+            batch.fingerprints()
+        };
+        assert_eq!(prints("x"), prints("x"));
+        assert_ne!(prints("x")[1], prints("y")[1]);
+    }
+}
