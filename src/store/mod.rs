@@ -1,3 +1,4 @@
 //! Durable state.
 
+pub mod limiter;
 pub mod locked;
