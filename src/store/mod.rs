@@ -2,3 +2,5 @@
 
 pub mod limiter;
 pub mod locked;
+pub mod operating;
+pub mod retry_budget;
