@@ -1,5 +1,6 @@
 //! Durable state.
 
+pub mod audit;
 pub mod limiter;
 pub mod locked;
 pub mod operating;
