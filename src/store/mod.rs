@@ -1,3 +1,7 @@
 //! Durable state.
 
+pub mod audit;
+pub mod limiter;
 pub mod locked;
+pub mod operating;
+pub mod retry_budget;

@@ -1,0 +1,154 @@
+//! The audit log: an append-only, hash-chained file of JSON lines.
+//!
+//! A write is bracketed by two records of one request id: its `intent` is
+//! durable before the request leaves, its `outcome` follows the answer. Each
+//! record names the hash of its predecessor, so that nothing in the middle can
+//! be changed, removed, moved or inserted unseen; see [`line`]. The chain alone
+//! cannot show that records are missing at the end.
+//!
+//! `audit.lock` guards all files. Appending reads the end of the current
+//! segment, repairs what a crash left ([`journal`]), writes the line in one
+//! piece and, when asked, waits for the disk. At 64 MiB, or at the first record
+//! of a new day (UTC), the segment is ended and renamed to `seg-N.jsonl`; the
+//! chain goes on in a new file.
+//!
+//! An outcome that cannot be appended is put beside the log ([`AuditLog::spool`])
+//! and appended before the next record, with the time of the failure in
+//! `spooled`. A crash in between may append it twice; the verifier knows.
+
+mod journal;
+mod line;
+mod params;
+mod place;
+mod spool;
+mod verify;
+
+pub use params::describe_params;
+pub use place::AuditPlace;
+pub use verify::{OpenIntent, Problem, Report};
+
+use crate::host::{Clock, Random};
+use crate::store::locked::{Locked, Mode, StoreError, read_if_exists};
+use journal::Journal;
+use line::Line;
+use place::Place;
+use serde_json::{Map, Value};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A segment is ended when it has grown to this length.
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long a reader waits for the lock.
+const READ_WAIT: Duration = Duration::from_secs(10);
+
+/// Whether an appended record must survive a loss of power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk when the call returns.
+    Durable,
+    /// In the hands of the system; for reads.
+    Lazy,
+}
+
+/// Where a record stands.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Receipt {
+    /// Its number, counted from 1 through all segments.
+    pub seq: u64,
+    /// Its hash, which the next record names.
+    pub hash: String,
+}
+
+/// The audit log of this installation.
+pub struct AuditLog {
+    place: Place,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    boot_id: String,
+    segment_bytes: u64,
+}
+
+impl AuditLog {
+    /// Takes the place; nothing is created or read before the first use.
+    #[must_use]
+    pub fn open(place: AuditPlace, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> AuditLog {
+        let boot_id = clock.boot_id();
+        AuditLog { place: Place::new(place), clock, random, boot_id, segment_bytes: SEGMENT_BYTES }
+    }
+
+    /// Appends a record made of `seq`, `prev`, `ts`, `boot` and the given
+    /// fields; given fields of these names are left out. `wait` is for the lock.
+    ///
+    /// # Errors
+    /// After an error the record is not in the log, and a write whose intent
+    /// it was must not be sent.
+    pub fn append(&self, fields: &Map<String, Value>, durability: Durability, wait: Duration) -> Result<Receipt, StoreError> {
+        self.place.create_folders()?;
+        let _lock = Locked::open(&self.place.lock(), Mode::Exclusive, wait)?;
+        let mut journal = Journal::open(self, wait)?;
+        let waiting = spool::waiting(self.place.spool())?;
+        let start = journal.end();
+        for spooled in &waiting {
+            journal.write(&spooled.fields).inspect_err(|_| journal.cut(start))?;
+        }
+        journal.write(fields).inspect_err(|_| journal.cut(start))?;
+        if durability == Durability::Durable || !waiting.is_empty() {
+            journal.sync(start)?;
+        }
+        spool::done(&waiting);
+        Ok(Receipt { seq: journal.tip().seq, hash: journal.tip().hash.clone() })
+    }
+
+    /// Keeps a record that could not be appended; the next append takes it in
+    /// first. Durable when it returns, but nobody can promise that it works:
+    /// the log has just failed.
+    pub fn spool(&self, fields: &Map<String, Value>) -> Result<(), StoreError> {
+        spool::keep(self, fields)
+    }
+
+    /// Returns the last `count` records, the oldest first.
+    pub fn tail(&self, count: usize) -> Result<Vec<Value>, StoreError> {
+        let _lock = self.read_lock()?;
+        let mut newest_first = Vec::new();
+        let segments = self.place.segments()?;
+        let older = segments.into_iter().rev().map(|number| self.place.segment(number));
+        for path in std::iter::once(self.place.current().to_owned()).chain(older) {
+            let bytes = read_if_exists(&path)?.unwrap_or_default();
+            let bodies = bytes.rsplit(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(Line::parse(line)?.body).ok());
+            newest_first.extend(bodies.take(count - newest_first.len()));
+            if newest_first.len() == count {
+                break;
+            }
+        }
+        newest_first.reverse();
+        Ok(newest_first)
+    }
+
+    /// Checks the whole chain; writers wait only while the current segment is
+    /// read.
+    pub fn verify(&self) -> Result<Report, StoreError> {
+        verify::verify(self)
+    }
+
+    /// Locks for reading. A log that cannot be written, such as a copy on a
+    /// read-only medium, has no writers to be kept out.
+    fn read_lock(&self) -> Result<Option<Locked>, StoreError> {
+        let path = self.place.lock();
+        if read_if_exists(&path)?.is_none() {
+            return Ok(None);
+        }
+        match Locked::open(&path, Mode::Shared, READ_WAIT) {
+            Err(StoreError::Io { source, .. })
+                if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                Ok(None)
+            }
+            locked => locked.map(Some),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
