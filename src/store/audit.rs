@@ -2,12 +2,12 @@
 //!
 //! A write is bracketed by two records of one request id: its `intent` is
 //! durable before the request leaves, its `outcome` follows the answer. Each
-//! record names the hash of its predecessor, so that nothing in the middle can
-//! be changed, removed, moved or inserted unseen; see [`line`]. The chain alone
-//! cannot show that records are missing at the end.
+//! record names the hash of its predecessor (`line.rs` has the format), so that
+//! nothing in the middle can be changed, removed, moved or inserted unseen. The
+//! chain alone cannot show that records are missing at the end.
 //!
 //! `audit.lock` guards all files. Appending reads the end of the current
-//! segment, repairs what a crash left ([`journal`]), writes the line in one
+//! segment, repairs what a crash left (`journal.rs`), writes the line in one
 //! piece and, when asked, waits for the disk. At 64 MiB, or at the first record
 //! of a new day (UTC), the segment is ended and renamed to `seg-N.jsonl`; the
 //! chain goes on in a new file.
@@ -108,7 +108,8 @@ impl AuditLog {
         spool::keep(self, fields)
     }
 
-    /// Returns the last `count` records, the oldest first.
+    /// Returns the last `count` records, the oldest first, without their
+    /// frames. It checks nothing and passes over lines that cannot be read.
     pub fn tail(&self, count: usize) -> Result<Vec<Value>, StoreError> {
         let _lock = self.read_lock()?;
         let mut newest_first = Vec::new();
@@ -150,5 +151,7 @@ impl AuditLog {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

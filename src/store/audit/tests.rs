@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 
 /// A wall clock that stands still.
-struct Calendar(AtomicI64);
+pub(super) struct Calendar(AtomicI64);
 
 impl Calendar {
-    fn new() -> Arc<Calendar> {
+    pub(super) fn new() -> Arc<Calendar> {
         Arc::new(Calendar(AtomicI64::new(1_790_000_000)))
     }
 
@@ -37,7 +37,7 @@ impl Clock for Calendar {
 
 const WAIT: Duration = Duration::from_secs(20);
 
-fn fields(value: Value) -> Map<String, Value> {
+pub(super) fn fields(value: Value) -> Map<String, Value> {
     serde_json::from_value(value).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn current(folder: &TempDir) -> PathBuf {
     folder.path().join("audit/audit.jsonl")
 }
 
-fn append(log: &AuditLog, value: Value) -> Receipt {
+pub(super) fn append(log: &AuditLog, value: Value) -> Receipt {
     log.append(&fields(value), Durability::Lazy, WAIT).unwrap()
 }
 
@@ -188,6 +188,21 @@ fn long_lines_are_found_again() {
     assert!(log.append(&too_long, Durability::Lazy, WAIT).is_err());
     append(&log, json!({"type": "read"}));
     assert!(log.verify().unwrap().is_intact());
+}
+
+/// Two hundred times a gigabyte would take minutes.
+#[test]
+fn an_append_reads_only_the_end_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = three_records(&folder);
+    let file = std::fs::OpenOptions::new().write(true).truncate(true).open(current(&folder)).unwrap();
+    file.set_len(1 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[b"\n", lines.as_slice()].concat(), 1 << 30).unwrap();
+    let mut log = log_in(&folder);
+    log.segment_bytes = u64::MAX;
+    for seq in 4..204 {
+        assert_eq!(append(&log, json!({"type": "read"})).seq, seq);
+    }
 }
 
 #[test]
