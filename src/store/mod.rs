@@ -1,7 +1,210 @@
-//! Durable state.
+//! Durable state: what lies where, and who may read it.
+//!
+//! ```text
+//! install.key
+//! portals/<id>/{portal.json, ledger/, open/, limiter.bin, operating/, retry.bin}
+//! plans/<ulid>.json   audit/   tokens/<hash>.{json,lock}   emulator/
+//! ```
+//!
+//! Folders are 0700 and files 0600, created with these modes. State belongs to
+//! a portal and a user, not to a profile: two profiles of one user share keys
+//! and limits.
+//!
+//! Lock order, so that nobody waits in a circle: plan, ledger record, marks,
+//! token, limiter, audit. Only the ledger record and the token lock are held
+//! while a request is under way.
 
 pub mod audit;
+pub mod config;
+pub mod ledger;
 pub mod limiter;
 pub mod locked;
 pub mod operating;
+pub mod plans;
 pub mod retry_budget;
+pub mod tokens;
+
+use crate::env::Env;
+use crate::error::{Code, Coded};
+use crate::host::{Random, random_hex};
+use locked::StoreError;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Why the state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// There is no place for it.
+    #[error("there is no home folder to keep state in")]
+    NoHome,
+    /// Another user could change it.
+    #[error("{} can be changed by other users", .0.display())]
+    Shared(PathBuf),
+    /// Locks and syncs do not hold there.
+    #[error("{} is on a network file system, where locks and syncs cannot be relied on", .0.display())]
+    Network(PathBuf),
+    /// A file could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Coded for StateError {
+    fn code(&self) -> Code {
+        match self {
+            StateError::NoHome | StateError::Shared(_) | StateError::Network(_) => Code::LocalState,
+            StateError::Store(error) => error.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            StateError::NoHome | StateError::Network(_) => "Set B24_STATE_DIR to a local folder of yours".to_owned(),
+            StateError::Shared(path) => format!("Take write permission from group and others: chmod go-w {}", path.display()),
+            StateError::Store(error) => return error.hint(),
+        })
+    }
+}
+
+/// The state folder.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+impl StateDir {
+    /// Finds the state folder: `B24_STATE_DIR`, else the user's state folder.
+    /// Nothing is created.
+    pub fn find(env: &Env, cwd: &Path) -> Result<StateDir, StateError> {
+        let root = match env.get("B24_STATE_DIR") {
+            Some(path) => cwd.join(path),
+            None => user_folder().ok_or(StateError::NoHome)?.join("b24"),
+        };
+        Ok(StateDir { root })
+    }
+
+    /// Creates the folder if needed and refuses one that cannot be trusted.
+    pub fn prepare(&self) -> Result<(), StateError> {
+        create_folder(&self.root)?;
+        refuse_shared(&self.root)?;
+        refuse_network(&self.root)
+    }
+
+    /// Returns the folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the folder of one portal.
+    #[must_use]
+    pub fn portal(&self, id: &str) -> PathBuf {
+        self.root.join("portals").join(file_name(id))
+    }
+
+    /// Returns the place of a kind of state that is not a portal's.
+    #[must_use]
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Returns this installation's key, by which values are blinded in the
+    /// audit and plans are sealed; makes it at first use.
+    pub fn install_key(&self, random: &dyn Random) -> Result<[u8; 32], StoreError> {
+        let path = self.root.join("install.key");
+        loop {
+            if let Some(bytes) = locked::read_if_exists(&path)? {
+                return <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| StoreError::unusable(&path, "does not hold a key of 32 bytes"));
+            }
+            let mut key = [0; 32];
+            random.fill(&mut key);
+            if locked::create_durable(&path, &key, &temporary_name(random))? {
+                return Ok(key);
+            }
+        }
+    }
+}
+
+/// Returns the name of a temporary file that no other process uses.
+#[must_use]
+pub fn temporary_name(random: &dyn Random) -> String {
+    format!(".tmp-{}-{}", std::process::id(), random_hex(random, 8))
+}
+
+/// Creates a folder and its parents, readable by the user alone.
+pub fn create_folder(path: &Path) -> Result<(), StoreError> {
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io("create", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn user_folder() -> Option<PathBuf> {
+    let base = directories::BaseDirs::new()?;
+    base.state_dir().map_or_else(|| Some(base.data_local_dir().to_owned()), |state| Some(state.to_owned()))
+}
+
+/// Returns an id as a file name: letters, digits, dots, dashes and colons.
+fn file_name(id: &str) -> String {
+    id.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':') { c } else { '_' }).collect()
+}
+
+/// Refuses a state folder, or a parent below the home folder or `/var`, that
+/// another user can write to.
+fn refuse_shared(root: &Path) -> Result<(), StateError> {
+    let home = directories::BaseDirs::new().map(|base| base.home_dir().to_owned());
+    let is_private_ground = |path: &Path| {
+        path == root
+            || home.as_ref().is_some_and(|home| path.starts_with(home) && path != home)
+            || (path.starts_with("/var") && path != Path::new("/var") && path != Path::new("/var/tmp"))
+    };
+    for path in root.ancestors().filter(|path| is_private_ground(path)) {
+        let metadata = std::fs::metadata(path).map_err(StoreError::io("read", path))?;
+        let me = rustix::process::geteuid().as_raw();
+        if metadata.mode() & 0o022 != 0 || (metadata.uid() != me && metadata.uid() != 0) {
+            return Err(StateError::Shared(path.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// File system types whose locks or syncs may not reach other processes or the
+/// disk (statfs(2)): NFS, SMB, CIFS, SMB2, 9p, AFS (two), Ceph, FUSE.
+const NETWORK_TYPES: &[i64] = &[0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42, 0x0102_1997, 0x5346_414F, 0x6B41_4653, 0x00C3_6400, 0x6573_5546];
+
+fn refuse_network(root: &Path) -> Result<(), StateError> {
+    let stat = rustix::fs::statfs(root).map_err(|error| StoreError::io("read", root)(error.into()))?;
+    #[expect(clippy::unnecessary_cast, reason = "the type differs between targets")]
+    match NETWORK_TYPES.contains(&(stat.f_type as i64)) {
+        true => Err(StateError::Network(root.to_owned())),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::SystemRandom;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn state(root: &Path) -> StateDir {
+        let env = Env::new([("B24_STATE_DIR".to_owned(), root.display().to_string())]);
+        StateDir::find(&env, Path::new("/")).unwrap()
+    }
+
+    #[test]
+    fn the_key_of_an_installation_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = state(&folder.path().join("state"));
+        state.prepare().unwrap();
+        let key = state.install_key(&SystemRandom).unwrap();
+        assert_eq!(state.install_key(&SystemRandom).unwrap(), key);
+    }
+
+    #[test]
+    fn a_folder_that_others_can_change_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(state(folder.path()).prepare(), Err(StateError::Shared(_))));
+    }
+}

@@ -1,0 +1,632 @@
+//! The safety story: the one sequence that every call passes before a byte of
+//! it can leave, whichever door it came through.
+//!
+//! [`Gate::clear`] is the only maker of a [`ClearedCall`], and only a
+//! [`ClearedCall`] can become the [`Departure`] that `wire::Transport::send`
+//! takes. Each step consumes the value of the step before, so that leaving one
+//! out, or turning two round, does not compile.
+//!
+//! The order decides which refusal a caller sees:
+//!
+//! | step | refusal | exit |
+//! |--|--|--|
+//! | shape: name, parameters, batch taken apart, no credentials | [`Refusal::Shape`] | 2 |
+//! | known: the method is documented | [`Refusal::Unknown`] | 5 |
+//! | admitted: enabled packs and allowlist | [`Refusal::OutsidePacks`] | 3 |
+//! | rated, then permitted: the read-only switch | [`Refusal::ReadOnly`] | 3 |
+//! | confirmed: plan where one is required, flag of the class | [`Refusal::PlanRequired`], [`Refusal::Unconfirmed`] | 10 |
+//! | plan: not expired, not for something else | [`Refusal::Plan`] | 9 |
+//! | claimed: the ledger | [`Refusal::Ledger`] | 8, 9 |
+//!
+//! After that, per attempt: a slot of the rate limit, the audit intent, the
+//! dispatch line, the bytes ([`ClearedCall::depart`]).
+//!
+//! ```compile_fail
+//! // A call that was not cleared cannot be made up:
+//! let call = b24::gate::ClearedCall { request: todo!(), risks: Vec::new(), claims: Vec::new() };
+//! ```
+//!
+//! ```compile_fail
+//! // A permit is spent by departing:
+//! fn twice(call: b24::gate::ClearedCall, a: b24::store::limiter::Slot, b: b24::store::limiter::Slot) {
+//!     let _ = call.depart("r", a, None);
+//!     let _ = call.depart("r", b, None);
+//! }
+//! ```
+//!
+//! ```
+//! // The same with one departure compiles:
+//! fn once(call: b24::gate::ClearedCall, a: b24::store::limiter::Slot) {
+//!     let _ = call.depart("r", a, None);
+//! }
+//! ```
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use crate::call::{Batch, Call, Request, ShapeError};
+use crate::catalog::{self, Api};
+use crate::error::{Code, Coded};
+use crate::method::Method;
+use crate::packs;
+use crate::risk::{self, Risk};
+use crate::settings::Policy;
+use crate::store::audit::Receipt;
+use crate::store::ledger::{Claim, Claimed, Done, Key, Ledger, LedgerError, Reuse, Settlement, Write};
+use crate::store::limiter::Slot;
+use crate::store::locked::StoreError;
+use crate::store::plans::PlanError;
+use serde_json::{Map, Value};
+
+/// What the caller consents to, by the flags of this invocation. Neither
+/// implies the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Consent {
+    /// `--confirm-write`.
+    pub write: bool,
+    /// `--confirm-destructive`.
+    pub destructive: bool,
+}
+
+impl Consent {
+    fn covers(self, risk: Risk) -> bool {
+        match risk {
+            Risk::Read => true,
+            Risk::Write => self.write,
+            Risk::Destructive => self.destructive,
+        }
+    }
+}
+
+/// Why a call is not sent; one variant a step.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request has no shape that b24 sends.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The method is not documented, or not in the generation that is called.
+    #[error("{name} is not a documented method{elsewhere}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Where it is documented instead.
+        elsewhere: String,
+        /// Names that may have been meant.
+        suggestions: Vec<&'static str>,
+    },
+    /// Neither a pack nor the allowlist admits it.
+    #[error("{name} is outside the enabled packs")]
+    OutsidePacks {
+        /// The method.
+        name: String,
+        /// Packs that would admit it.
+        packs: Vec<String>,
+    },
+    /// Only reads are allowed.
+    #[error("{name} is a {} call and this profile only reads", .risk.text())]
+    ReadOnly {
+        /// The method.
+        name: String,
+        /// Its class.
+        risk: Risk,
+    },
+    /// Changes need a saved plan.
+    #[error("{name} is a {} call, which must go through a saved plan here", .risk.text())]
+    PlanRequired {
+        /// The method.
+        name: String,
+        /// Its class.
+        risk: Risk,
+    },
+    /// The flag of the class is missing.
+    #[error("{name} is a {} call and was not confirmed", .risk.text())]
+    Unconfirmed {
+        /// The method.
+        name: String,
+        /// Its class.
+        risk: Risk,
+    },
+    /// The plan cannot be executed.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The ledger says no.
+    #[error("{source}")]
+    Ledger {
+        /// The command of a batch; empty for a single call.
+        command: String,
+        /// Why.
+        source: LedgerError,
+    },
+    /// Some commands of a batch were executed before, others not.
+    #[error("some commands of this batch were executed before: {}", .0.join(", "))]
+    PartlyDone(Vec<String>),
+}
+
+impl Refusal {
+    /// Returns the step that refused, as `--dry-run` and the audit name it.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Refusal::Shape(_) => "shape",
+            Refusal::Unknown { .. } => "method",
+            Refusal::OutsidePacks { .. } => "packs",
+            Refusal::ReadOnly { .. } => "policy",
+            Refusal::PlanRequired { .. } | Refusal::Unconfirmed { .. } => "consent",
+            Refusal::Plan(_) => "plan",
+            Refusal::Ledger { .. } | Refusal::PartlyDone(_) => "ledger",
+        }
+    }
+}
+
+impl Coded for Refusal {
+    fn code(&self) -> Code {
+        match self {
+            Refusal::Shape(error) => error.code(),
+            Refusal::Unknown { .. } => Code::UnknownMethod,
+            Refusal::OutsidePacks { .. } | Refusal::ReadOnly { .. } => Code::PolicyDenied,
+            Refusal::PlanRequired { .. } => Code::PlanRequired,
+            Refusal::Unconfirmed { .. } => Code::ConfirmationRequired,
+            Refusal::Plan(error) => error.code(),
+            Refusal::Ledger { source, .. } => source.code(),
+            Refusal::PartlyDone(_) => Code::LooksRepeated,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Refusal::Shape(error) => return error.hint(),
+            Refusal::Unknown { suggestions, .. } if suggestions.is_empty() => "b24 help params shows how a method is named".to_owned(),
+            Refusal::Unknown { suggestions, .. } => format!("Did you mean {}?", suggestions.join(", ")),
+            Refusal::OutsidePacks { packs, .. } if packs.is_empty() => "No pack covers it; ask the person who keeps the profile".to_owned(),
+            Refusal::OutsidePacks { packs, .. } => {
+                format!("It is in the pack {}; ask the person who keeps the profile to enable it", packs.join(", "))
+            }
+            Refusal::ReadOnly { .. } => "Ask the person who keeps the profile".to_owned(),
+            Refusal::PlanRequired { .. } => "Save a plan with --plan-only, show it to the user, then execute it".to_owned(),
+            Refusal::Unconfirmed { .. } => "Show the user what will change and ask; the option is named in `gate`".to_owned(),
+            Refusal::Plan(error) => return error.hint(),
+            Refusal::Ledger { source, .. } => return source.hint(),
+            Refusal::PartlyDone(_) => "Send the other commands in a batch of their own".to_owned(),
+        })
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        match self {
+            Refusal::Unknown { name, suggestions, .. } => {
+                details.insert("method".to_owned(), Value::from(name.as_str()));
+                details.insert("suggest".to_owned(), Value::from(suggestions.clone()));
+            }
+            Refusal::OutsidePacks { name, packs } => {
+                details.insert("method".to_owned(), Value::from(name.as_str()));
+                details.insert("suggest".to_owned(), Value::from(packs.clone()));
+            }
+            Refusal::ReadOnly { name, risk } | Refusal::PlanRequired { name, risk } | Refusal::Unconfirmed { name, risk } => {
+                details.insert("method".to_owned(), Value::from(name.as_str()));
+                details.insert("risk".to_owned(), Value::from(risk.text()));
+                let needs_plan = matches!(self, Refusal::PlanRequired { .. });
+                details.insert(
+                    "gate".to_owned(),
+                    serde_json::json!({"needs": risk.text(), "consent": "user", "option": risk.option(), "plan": needs_plan}),
+                );
+            }
+            Refusal::Ledger { command, source } => {
+                details = source.details();
+                if !command.is_empty() {
+                    details.insert("command".to_owned(), Value::from(command.as_str()));
+                }
+            }
+            Refusal::Shape(_) | Refusal::Plan(_) | Refusal::PartlyDone(_) => {}
+        }
+        details
+    }
+}
+
+/// Steps of the gate in order, for `--dry-run`.
+pub const STEPS: &[&str] = &["shape", "method", "packs", "policy", "consent"];
+
+/// A request with a name that is one, and parameters of a possible shape.
+struct Shaped(Request);
+/// All methods are documented, or the caller may call unlisted ones.
+struct Known(Request);
+/// All methods are in an enabled pack or on the allowlist.
+struct Admitted(Request);
+/// Every call has its class.
+struct Rated {
+    request: Request,
+    risks: Vec<Risk>,
+}
+/// The policy allows the strictest class.
+struct Permitted(Rated);
+/// The caller consents to the strictest class.
+struct Confirmed(Permitted);
+
+/// A request that passed every step before consent.
+pub struct Appraised(Permitted);
+
+/// A request that passed every step but plan and ledger: nothing was recorded.
+pub struct Reviewed(Confirmed);
+
+/// What a caller wants to send.
+pub struct Proposal {
+    /// The method as written.
+    pub name: String,
+    /// The parameters.
+    pub params: Value,
+    /// The generation, when the caller chose one.
+    pub api: Option<Api>,
+}
+
+/// How the write is told from others in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// `--idempotency-key`.
+    Key(String),
+    /// A plan.
+    Plan(String),
+    /// Its fingerprint.
+    Auto,
+}
+
+/// What the ledger had to say.
+pub enum Decision {
+    /// It may be sent.
+    Cleared(ClearedCall),
+    /// It was done before: the stored answers, by command name.
+    Done(Vec<(String, Done)>),
+}
+
+impl Shaped {
+    fn parse(proposal: Proposal) -> Result<Shaped, Refusal> {
+        let api = choose_api(&proposal);
+        Ok(Shaped(Request::parse(&proposal.name, proposal.params, api)?))
+    }
+
+    /// Fills in the catalog's spelling, which is the one that is sent.
+    fn know(self, policy: &Policy) -> Result<Known, Refusal> {
+        let mut request = self.0;
+        for call in request.calls_mut() {
+            match catalog::find(&call.method).filter(|entry| entry.is_in(call.api)) {
+                Some(entry) => entry.name.clone_into(&mut call.name),
+                None if policy.allow_unlisted => {}
+                None => return Err(unknown(call)),
+            }
+        }
+        Ok(Known(request))
+    }
+}
+
+impl Known {
+    fn admit(self, policy: &Policy) -> Result<Admitted, Refusal> {
+        let outside = self.0.calls().map(|(_, call)| call).find(|call| !policy.allowlist.admits(&call.method));
+        match outside {
+            Some(call) if !policy.allow_unlisted => {
+                Err(Refusal::OutsidePacks { name: call.name.clone(), packs: packs::that_admit(&call.method) })
+            }
+            _ => Ok(Admitted(self.0)),
+        }
+    }
+}
+
+impl Admitted {
+    fn rate(self) -> Rated {
+        let risks = self.0.calls().map(|(_, call)| risk::rate(&call.method, is_known(call), &call.params)).collect();
+        Rated { request: self.0, risks }
+    }
+}
+
+impl Rated {
+    /// Returns the strictest class and a method that has it.
+    fn strictest(&self) -> (Risk, String) {
+        let strictest = self.risks.iter().zip(self.request.calls()).max_by_key(|(risk, _)| **risk);
+        strictest.map_or((Risk::Destructive, "batch".to_owned()), |(risk, (_, call))| (*risk, call.name.clone()))
+    }
+
+    fn permit(self, policy: &Policy) -> Result<Permitted, Refusal> {
+        let (risk, name) = self.strictest();
+        match risk {
+            Risk::Write | Risk::Destructive if policy.read_only => Err(Refusal::ReadOnly { name, risk }),
+            Risk::Read | Risk::Write | Risk::Destructive => Ok(Permitted(self)),
+        }
+    }
+}
+
+impl Permitted {
+    fn confirm(self, policy: &Policy, consent: Consent, has_plan: bool) -> Result<Confirmed, Refusal> {
+        let (risk, name) = self.0.strictest();
+        if risk > Risk::Read && policy.require_plan && !has_plan {
+            return Err(Refusal::PlanRequired { name, risk });
+        }
+        if !consent.covers(risk) {
+            return Err(Refusal::Unconfirmed { name, risk });
+        }
+        Ok(Confirmed(self))
+    }
+}
+
+/// Passes a proposal through every step before consent. The result can be
+/// shown and planned, not sent.
+pub fn appraise(proposal: Proposal, policy: &Policy) -> Result<Appraised, Refusal> {
+    let shaped = Shaped::parse(proposal)?;
+    let known = shaped.know(policy)?;
+    let admitted = known.admit(policy)?;
+    let rated = admitted.rate();
+    let permitted = rated.permit(policy)?;
+    Ok(Appraised(permitted))
+}
+
+impl Appraised {
+    /// Returns the request.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.0.0.request
+    }
+
+    /// Returns the strictest class.
+    #[must_use]
+    pub fn risk(&self) -> Risk {
+        self.0.0.strictest().0
+    }
+
+    /// Asks for the plan and the flag that the strictest class needs.
+    pub fn confirm(self, policy: &Policy, consent: Consent, has_plan: bool) -> Result<Reviewed, Refusal> {
+        self.0.confirm(policy, consent, has_plan).map(Reviewed)
+    }
+}
+
+impl Reviewed {
+    /// Returns the request.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.0.0.0.request
+    }
+
+    /// Returns the strictest class.
+    #[must_use]
+    pub fn risk(&self) -> Risk {
+        self.0.0.0.strictest().0
+    }
+
+    /// Clears a request that only reads, which the ledger has nothing to say
+    /// to; a write is given back.
+    pub fn clear_read(self) -> Result<ClearedCall, Box<Reviewed>> {
+        if self.risk() > Risk::Read {
+            return Err(Box::new(self));
+        }
+        let Rated { request, risks } = self.0.0.0;
+        let claims = request.calls().map(|_| None).collect();
+        Ok(ClearedCall { request, risks, claims })
+    }
+
+    /// Claims every write in the ledger: the last step.
+    pub fn claim(self, ledger: &Ledger, identity: &Identity, reuse: &Reuse) -> Result<Decision, Refusal> {
+        let Rated { request, risks } = self.0.0.0;
+        let writes = writes_of(&request, &risks, identity);
+        let claimed = {
+            let writes: Vec<Write> = writes.iter().map(|(_, write)| write.clone()).collect();
+            ledger.claim(&writes, reuse)
+        };
+        let names: Vec<&str> = request.calls().map(|(name, _)| name).collect();
+        let claimed = claimed.map_err(|(index, source)| {
+            let command = names.get(writes[index].0).copied().unwrap_or_default().to_owned();
+            Refusal::Ledger { command, source }
+        })?;
+        let mut claims: Vec<Option<Claim>> = request.calls().map(|_| None).collect();
+        let mut done = Vec::new();
+        let count = writes.len();
+        for ((index, _), claimed) in writes.iter().zip(claimed) {
+            match claimed {
+                Claimed::Fresh(claim) => claims[*index] = Some(claim),
+                Claimed::Done(earlier) => done.push((names[*index].to_owned(), earlier)),
+            }
+        }
+        if done.is_empty() {
+            return Ok(Decision::Cleared(ClearedCall { request, risks, claims }));
+        }
+        if done.len() < count {
+            return Err(Refusal::PartlyDone(done.into_iter().map(|(name, _)| name).collect()));
+        }
+        Ok(Decision::Done(done))
+    }
+}
+
+/// Returns the writes of a request with the index of their call.
+fn writes_of(request: &Request, risks: &[Risk], identity: &Identity) -> Vec<(usize, Write)> {
+    let fingerprints = match request {
+        Request::Single(call) => vec![call.fingerprint()],
+        Request::Batch(batch) => Batch::fingerprints(batch),
+    };
+    let mut writes: Vec<(usize, Write)> = Vec::new();
+    for (index, (name, call)) in request.calls().enumerate().filter(|(index, _)| risks[*index] > Risk::Read) {
+        let fingerprint = fingerprints[index].clone();
+        let named = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{key}#{name}") };
+        let key = match identity {
+            Identity::Key(key) => Key::Given(named(key)),
+            Identity::Plan(id) => Key::Plan(named(id)),
+            Identity::Auto => Key::Auto(1 + writes.iter().filter(|(_, write)| write.fingerprint == fingerprint).count()),
+        };
+        let plan = match identity {
+            Identity::Plan(id) => Some(id.clone()),
+            Identity::Key(_) | Identity::Auto => None,
+        };
+        let write = Write { key, fingerprint, method: call.name.clone(), api: call.api.text(), risk: risks[index], plan };
+        writes.push((index, write));
+    }
+    writes
+}
+
+fn is_known(call: &Call) -> bool {
+    catalog::find(&call.method).is_some_and(|entry| entry.is_in(call.api))
+}
+
+/// Without a choice of the caller's: the classic generation where it has the
+/// method, REST 3.0 for methods that exist there alone, and for a batch what
+/// its form says.
+fn choose_api(proposal: &Proposal) -> Api {
+    if let Some(api) = proposal.api {
+        return api;
+    }
+    let Ok(method) = Method::parse(&proposal.name) else { return Api::V2 };
+    match catalog::find(&method) {
+        Some(entry) if !entry.v2 => Api::V3,
+        None if method.is_batch() && proposal.params.is_array() => Api::V3,
+        _ => Api::V2,
+    }
+}
+
+fn unknown(call: &Call) -> Refusal {
+    let name = call.method.to_string();
+    match catalog::find(&call.method) {
+        Some(entry) => {
+            let other = if entry.v2 { "v2" } else { "v3" };
+            Refusal::Unknown {
+                elsewhere: format!(" of REST {}; it is one of REST {other}", call.api.text()),
+                suggestions: Vec::new(),
+                name: entry.name.to_owned(),
+            }
+        }
+        None => Refusal::Unknown { suggestions: catalog::suggestions(&name), elsewhere: String::new(), name },
+    }
+}
+
+/// The permission to send one request, once. Only [`Reviewed::claim`] makes
+/// one, after every step; it cannot be copied.
+#[must_use = "send it, or drop it and with it the claim"]
+pub struct ClearedCall {
+    request: Request,
+    risks: Vec<Risk>,
+    claims: Vec<Option<Claim>>,
+}
+
+/// A request whose intent is recorded and whose slot is taken: it may leave.
+#[must_use = "send it"]
+pub struct Departure {
+    call: ClearedCall,
+    request_id: String,
+    _slot: Slot,
+}
+
+/// A request that left, or may have left. Only proof that it was not executed
+/// turns it back into a permission.
+#[must_use = "settle it"]
+pub struct Flight(ClearedCall);
+
+/// Why a cleared call did not depart.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDeparted {
+    /// The barrier could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A write without a durable audit intent: a bug.
+    #[error("a write has no audit intent")]
+    NoIntent,
+}
+
+impl ClearedCall {
+    /// Returns the strictest class.
+    #[must_use]
+    pub fn risk(&self) -> Risk {
+        self.risks.iter().copied().max().unwrap_or(Risk::Destructive)
+    }
+
+    /// Returns the request.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Returns the names of the ledger records, by command.
+    #[must_use]
+    pub fn records(&self) -> Vec<String> {
+        self.claims.iter().flatten().map(|claim| claim.record().to_owned()).collect()
+    }
+
+    /// Returns the key by which REST v3 deduplicates a single write.
+    #[must_use]
+    pub fn idempotency_header(&self) -> Option<String> {
+        match (&self.request, self.claims.as_slice()) {
+            (Request::Single(call), [Some(claim)]) if call.api == Api::V3 => Some(claim.header()),
+            _ => None,
+        }
+    }
+
+    /// Passes the dispatch barrier: the intent is durable (its receipt says
+    /// so), the slot is spent, and every write's `D` line is on disk.
+    pub fn depart(mut self, request_id: &str, slot: Slot, intent: Option<&Receipt>) -> Result<Departure, NotDeparted> {
+        if intent.is_none() && self.claims.iter().any(Option::is_some) {
+            return Err(NotDeparted::NoIntent);
+        }
+        let dispatched = self.claims.iter_mut().flatten().try_for_each(|claim| claim.dispatch(request_id));
+        if let Err(error) = dispatched {
+            // Nothing was sent; say so where it can still be said.
+            let _ = self.withdraw("the dispatch could not be recorded");
+            return Err(error.into());
+        }
+        Ok(Departure { call: self, request_id: request_id.to_owned(), _slot: slot })
+    }
+
+    /// Gives the claims back unused, marked as not executed.
+    pub fn withdraw(mut self, why: &str) -> Result<(), StoreError> {
+        self.claims.iter_mut().flatten().try_for_each(|claim| claim.withdraw(why))
+    }
+}
+
+impl Departure {
+    /// Returns what to send.
+    #[must_use]
+    pub fn call(&self) -> &ClearedCall {
+        &self.call
+    }
+
+    /// Returns the id that the portal's log and the audit share.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// Marks the moment from which on a byte may have left.
+    pub(crate) fn take_off(self) -> Flight {
+        Flight(self.call)
+    }
+}
+
+impl Flight {
+    /// Returns the class of each call, in order.
+    #[must_use]
+    pub fn risks(&self) -> &[Risk] {
+        &self.0.risks
+    }
+
+    /// Returns the request.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.0.request
+    }
+
+    /// Returns the names of the ledger records.
+    #[must_use]
+    pub fn records(&self) -> Vec<String> {
+        self.0.records()
+    }
+
+    /// Turns the flight back into a permission. For the transport alone, which
+    /// calls it when the request surely was not executed, or only reads.
+    pub(crate) fn land_unexecuted(mut self, why: &str) -> Result<ClearedCall, StoreError> {
+        for claim in self.0.claims.iter_mut().flatten() {
+            claim.withdraw(why)?;
+        }
+        Ok(self.0)
+    }
+
+    /// Writes how each write ended; `settlements` has one entry a call.
+    pub fn settle(self, settlements: Vec<Option<Settlement>>) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for (claim, settlement) in self.0.claims.into_iter().zip(settlements) {
+            if let (Some(claim), Some(settlement)) = (claim, settlement) {
+                // One record that cannot be written must not keep the others
+                // from being written.
+                result = result.and(claim.settle(settlement));
+            }
+        }
+        result
+    }
+}

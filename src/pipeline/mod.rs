@@ -1,0 +1,249 @@
+//! One call, start to finish: gate, slot, intent, dispatch, send, outcome.
+//!
+//! Order inside one attempt of a write: operating time, slot of the rate
+//! limit, audit intent (durable), `D` line (durable), bytes, outcome line
+//! (durable), audit outcome. A slot that is not got in time leaves `N`; a token
+//! is refreshed between an `N` and the next `D`. A read takes a slot for each
+//! attempt and leaves one audit record after the last.
+
+mod attempt;
+mod record;
+mod settle;
+
+use crate::error::{Code, Failure, Outcome};
+use crate::gate::{self, Appraised, Consent, Decision, Identity, Proposal, Refusal, Reviewed};
+use crate::ids::{PlanId, Principal};
+use crate::risk::Risk;
+use crate::session::Session;
+use crate::store::ledger::{Done, Reuse};
+use crate::store::locked::StoreError;
+use crate::store::plans::{Binding, Plan, PlanError, Plans, Step};
+use crate::wire::answer::Reading;
+use serde_json::{Map, Value, json};
+
+/// How a caller wants one call to be handled.
+#[derive(Debug, Clone)]
+pub struct Handling {
+    /// The flags of this invocation.
+    pub consent: Consent,
+    /// `--idempotency-key`.
+    pub key: Option<String>,
+    /// What an earlier record means.
+    pub reuse: Reuse,
+}
+
+/// A call that has an answer to print.
+#[derive(Debug)]
+pub struct Completed {
+    /// Bitrix24's body.
+    pub body: Vec<u8>,
+    /// What the reader must know, for `_b24`.
+    pub note: Option<Value>,
+    /// Warnings for standard error: code and text.
+    pub warnings: Vec<(&'static str, String)>,
+    /// What is wrong although there is an answer: a failed command of a batch,
+    /// a record that could not be written.
+    pub failure: Option<Failure>,
+}
+
+/// Runs a call through every gate and sends it.
+pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Result<Completed, Failure> {
+    let name = proposal.name.clone();
+    let reviewed = gate::appraise(proposal, &session.settings.policy)
+        .and_then(|appraised| appraised.confirm(&session.settings.policy, handling.consent, false))
+        .map_err(|refusal| refuse(session, &name, refusal))?;
+    let identity = match &handling.key {
+        Some(key) => Identity::Key(check_key(key)?),
+        None => Identity::Auto,
+    };
+    send(session, reviewed, &identity, handling)
+}
+
+/// Saves a plan of one call; nothing is sent.
+pub fn plan(session: &mut Session, proposal: Proposal) -> Result<Plan, Failure> {
+    let name = proposal.name.clone();
+    let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
+    let step = step_of(&appraised).map_err(|refusal| refuse(session, &name, refusal))?;
+    let principal = principal(session)?;
+    let tools = session.tools.clone();
+    let binding = binding(session, &principal);
+    let plan = plans(session).create(&binding, vec![step], session.settings.plan_ttl, (tools.clock.as_ref(), tools.random.as_ref()))?;
+    Ok(plan)
+}
+
+/// Executes a saved plan: what is sent is what the file says, checked again by
+/// the policy of now.
+pub fn execute_plan(session: &mut Session, id: &str, handling: &Handling) -> Result<Completed, Failure> {
+    let (id, plan) = plans(session).load(id).map_err(|error| refuse(session, "plan", error.into()))?;
+    let [step] = plan.steps.as_slice() else {
+        let error = PlanError::Changed { plan: id, problem: "it has not one step" };
+        return Err(refuse(session, "plan", error.into()));
+    };
+    let proposal = Proposal { name: step.method.clone(), params: step.params.clone(), api: crate::catalog::Api::parse(&step.api) };
+    let reviewed = gate::appraise(proposal, &session.settings.policy)
+        .and_then(|appraised| match appraised.risk().text() == step.risk {
+            true => appraised.confirm(&session.settings.policy, handling.consent, true),
+            false => Err(PlanError::Changed { plan: id.clone(), problem: "its class is another one now" }.into()),
+        })
+        .map_err(|refusal| refuse(session, &step.method, refusal))?;
+    let principal = principal(session)?;
+    let checked = plan.check(&id, &binding(session, &principal), session.tools.clock.now());
+    checked.map_err(|error| refuse(session, &step.method, error.into()))?;
+    let identity = Identity::Plan(id.to_string());
+    send(session, reviewed, &identity, handling).map_err(|failure| failure.with("plan_id", id.as_str()))
+}
+
+/// Opens the folder of plans.
+#[must_use]
+pub fn plans(session: &Session) -> Plans {
+    Plans::new(session.settings.plans_folder.clone(), session.install_key)
+}
+
+/// Returns the step of a plan: the request as it was checked.
+fn step_of(appraised: &Appraised) -> Result<Step, Refusal> {
+    let request = appraised.request();
+    Ok(Step {
+        method: request.wire_name().to_owned(),
+        api: request.api().text().to_owned(),
+        params: request.body()?,
+        risk: appraised.risk().text().to_owned(),
+    })
+}
+
+fn binding(session: &Session, principal: &Principal) -> Binding {
+    let mut packs = session.settings.policy.allowlist.packs();
+    packs.extend(session.settings.policy.allowlist.extra());
+    Binding { profile: session.settings.profile.clone(), portal: session.identity.clone(), principal: principal.to_string(), packs }
+}
+
+/// Returns who acts. A user that is not known yet is asked for once, with the
+/// one method that needs no scope, and kept with the tokens.
+pub fn principal(session: &mut Session) -> Result<Principal, Failure> {
+    if let Some(principal) = session.authorizer.principal() {
+        return Ok(principal);
+    }
+    let completed = send_read(session, who_am_i()?)?;
+    let reading = Reading::of(&completed.body);
+    let id = reading
+        .and_then(|reading| serde_json::from_str::<Value>(reading.result?.get()).ok())
+        .and_then(|result| match &result["ID"] {
+            Value::String(id) => Some(id.clone()),
+            Value::Number(id) => Some(id.to_string()),
+            _ => None,
+        })
+        .ok_or_else(|| Failure::new(Code::Auth, "the portal does not say whose token this is").hint("Try b24 profile"))?;
+    let wait = session.settings.limits.max_wait;
+    let random = std::sync::Arc::clone(&session.tools.random);
+    session.authorizer.learn_user(&id, random.as_ref(), wait)?;
+    session.authorizer.principal().ok_or_else(|| Failure::new(Code::Internal, "the user id was not kept"))
+}
+
+/// The read by which b24 learns whose token it has. It passes the gate like
+/// every call, under an allowlist of its own.
+fn who_am_i() -> Result<Reviewed, Failure> {
+    let policy = crate::settings::Policy {
+        allowlist: crate::packs::Allowlist::parse("none", "profile")?,
+        allow_unlisted: false,
+        read_only: true,
+        require_plan: false,
+    };
+    let proposal = Proposal { name: "profile".to_owned(), params: Value::Object(Map::new()), api: None };
+    Ok(gate::appraise(proposal, &policy)?.confirm(&policy, Consent::default(), false)?)
+}
+
+fn send_read(session: &mut Session, reviewed: Reviewed) -> Result<Completed, Failure> {
+    match reviewed.clear_read() {
+        Ok(cleared) => attempt::send(session, cleared, None),
+        Err(_) => Err(Failure::new(Code::Internal, "a write was taken for a read")),
+    }
+}
+
+fn send(session: &mut Session, reviewed: Reviewed, identity: &Identity, handling: &Handling) -> Result<Completed, Failure> {
+    if reviewed.risk() == Risk::Read {
+        return send_read(session, reviewed);
+    }
+    let principal = principal(session)?;
+    let name = reviewed.request().wire_name().to_owned();
+    let ledger = session.ledger(&principal);
+    let plan = match identity {
+        Identity::Plan(id) => Some(id.clone()),
+        Identity::Key(_) | Identity::Auto => None,
+    };
+    match reviewed.claim(&ledger, identity, &handling.reuse).map_err(|refusal| refuse(session, &name, refusal))? {
+        Decision::Cleared(cleared) => attempt::send(session, cleared, plan.as_deref()),
+        Decision::Done(done) => match plan.as_deref().and_then(PlanId::parse) {
+            Some(id) => Err(refuse(session, &name, PlanError::Used(id).into())),
+            None => Ok(replay(session, &name, done)),
+        },
+    }
+}
+
+/// Answers from the ledger.
+fn replay(session: &Session, name: &str, done: Vec<(String, Done)>) -> Completed {
+    let mut note = json!({"replayed": true, "ledger": done.first().map(|(_, done)| done.record.as_str()), "at": done.first().map(|(_, done)| done.at.as_str())});
+    let kept = done.iter().all(|(_, done)| done.answer.is_some());
+    if !kept {
+        note["answer"] = Value::from("not kept");
+    }
+    let body = match done.as_slice() {
+        [(command, only)] if command.is_empty() => only.answer.clone().unwrap_or_else(|| r#"{"result":null}"#.to_owned()),
+        commands => {
+            let results = commands.iter().map(|(name, done)| {
+                let answer = done.answer.as_deref().unwrap_or("null");
+                format!("{}:{answer}", Value::from(name.as_str()))
+            });
+            let results: Vec<String> = results.collect();
+            format!(r#"{{"result":{{"result":{{{}}},"result_error":[]}}}}"#, results.join(","))
+        }
+    };
+    let mut warnings = Vec::new();
+    record::replayed(session, name, &note).unwrap_or_else(|error| warnings.push(("audit", error.to_string())));
+    Completed { body: body.into_bytes(), note: Some(note), warnings, failure: None }
+}
+
+/// Records a refusal, as far as that is possible, and turns it into a failure.
+fn refuse(session: &Session, name: &str, refusal: Refusal) -> Failure {
+    let step = refusal.step();
+    let failure = Failure::from(refusal);
+    let recorded = record::denied(session, name, step, &failure);
+    let failure = in_context(session, failure).with("method", name);
+    match recorded {
+        Ok(()) => failure,
+        Err(error) => failure.with("audit", error.to_string()),
+    }
+}
+
+/// Adds which portal and profile a failure belongs to.
+pub(crate) fn in_context(session: &Session, failure: Failure) -> Failure {
+    let failure = match failure.code {
+        Code::OutcomeUnknown if !failure.sent => {
+            // The refusal of a write that may have run before.
+            Failure { outcome: Outcome::Unknown, ..failure }
+        }
+        _ => failure,
+    };
+    failure.with("portal", session.identity.as_str()).with("profile", session.settings.profile.as_str())
+}
+
+fn check_key(key: &str) -> Result<String, Failure> {
+    let fits = (1..=255).contains(&key.len()) && !key.chars().any(char::is_control) && !key.starts_with("auto:");
+    match fits {
+        true => Ok(key.to_owned()),
+        false => {
+            Err(Failure::new(Code::Usage, "an idempotency key has 1 to 255 bytes, no control characters, and does not begin with auto:")
+                .hint("Use the id of what is to be written, for example order-4711"))
+        }
+    }
+}
+
+/// Returns the text of an answer as the ledger keeps it: without secrets.
+fn kept(session: &Session, body: &[u8]) -> String {
+    String::from_utf8_lossy(&session.redactor.redact(body)).into_owned()
+}
+
+/// A store error after the portal did it.
+fn unrecorded(error: &StoreError) -> Failure {
+    Failure::new(Code::ExecutedUnrecorded, format!("the portal did it, but {error}"))
+        .hint("Do not repeat it; make room, then b24 ledger list shows what is open")
+        .sent(Outcome::Applied)
+}

@@ -1,0 +1,148 @@
+//! How answers become ledger outcomes and failures.
+
+use super::Session;
+use crate::call::{Batch, Request};
+use crate::error::{Code, Failure, Outcome};
+use crate::risk::Risk;
+use crate::store::ledger::Settlement;
+use crate::store::operating::OperatingSeen;
+use crate::wire::answer::{Answer, Obstacle, Reading, ServerError, Time, Verdict, operating_reset_in, refusal_code};
+use crate::wire::batch_answer::BatchReading;
+use serde_json::{Map, Value, json};
+
+/// Turns the verdict about one call into its ledger line. `answer` is what a
+/// replay will print.
+pub(super) fn settlement(verdict: &Verdict, status: u16, answer: impl FnOnce() -> String) -> Settlement {
+    match verdict {
+        Verdict::Success => Settlement::Succeeded(answer()),
+        Verdict::Refused(error) => Settlement::Refused { status, code: error.code.clone(), text: error.text.clone() },
+        Verdict::NotExecuted(obstacle) => Settlement::NotExecuted(obstacle_name(obstacle)),
+        Verdict::Maybe(why) => Settlement::Unknown(why.clone()),
+    }
+}
+
+fn obstacle_name(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::QueryLimit => "QUERY_LIMIT_EXCEEDED".to_owned(),
+        Obstacle::OperatingLimit => "OPERATION_TIME_LIMIT".to_owned(),
+        Obstacle::ExpiredToken => "expired_token".to_owned(),
+        Obstacle::Moved(_) => "portal_moved".to_owned(),
+        Obstacle::Auth(error) | Obstacle::MethodNotFound(error) | Obstacle::Overload(error) => error.code.clone(),
+    }
+}
+
+/// Makes the failure of an obstacle that repeating does not remove.
+pub(super) fn obstacle_failure(obstacle: &Obstacle, status: u16) -> Failure {
+    let failure = match obstacle {
+        Obstacle::QueryLimit => Failure::new(Code::RateLimited, "the portal's rate limit is used up")
+            .hint("Other programs of this address use the same limit; b24 limits shows ours")
+            .with("code", "QUERY_LIMIT_EXCEEDED"),
+        Obstacle::OperatingLimit => Failure::new(Code::OperatingLimited, "the method used up its operating time on the portal")
+            .hint("Other methods go on working; b24 limits shows when this one is free")
+            .with("code", "OPERATION_TIME_LIMIT"),
+        Obstacle::ExpiredToken => Failure::new(Code::LoginNeeded, "the renewed access token is not accepted")
+            .hint("Log in to the application again")
+            .with("code", "expired_token"),
+        Obstacle::Moved(host) => {
+            let host = host.as_deref().unwrap_or_default();
+            let place = if host.is_empty() { String::new() } else { format!(" to {}", crate::method::shown(host)) };
+            Failure::new(Code::PortalMoved, format!("the portal redirects{place}; redirects are not followed"))
+                .hint("If the portal was renamed, a person changes the address")
+        }
+        Obstacle::Auth(error) => from_server(Code::Auth, error, "Check the credential, its scopes and the rights of its user"),
+        Obstacle::MethodNotFound(error) => {
+            from_server(Code::NotFound, error, "The portal does not have the method, or the credential lacks its scope")
+        }
+        Obstacle::Overload(error) => from_server(Code::ApiError, error, "Bitrix24 blocked the portal by hand; ask its support"),
+    };
+    failure.with("http_status", status).sent(Outcome::NotApplied)
+}
+
+/// Makes the failure of a refusal by the method itself.
+pub(super) fn refused(error: &ServerError, status: u16) -> Failure {
+    from_server(refusal_code(error), error, "b24 help exit-codes explains the statuses")
+        .with("http_status", status)
+        .sent(Outcome::NotApplied)
+}
+
+fn from_server(code: Code, error: &ServerError, hint: &str) -> Failure {
+    let text = crate::json::escape_deceptive(error.text.trim());
+    let message = if text.is_empty() { format!("the portal answered {}", crate::method::shown(&error.code)) } else { text };
+    Failure::new(code, message).hint(hint).with("code", error.code.as_str())
+}
+
+/// What a batch's answer means: one settlement a command, and what failed.
+pub(super) struct BatchEnd {
+    pub(super) settlements: Vec<Option<Settlement>>,
+    pub(super) outcome: Outcome,
+    pub(super) failure: Option<Failure>,
+}
+
+/// Reads the answer of a batch that was answered with success.
+pub(super) fn batch_end(session: &Session, batch: &Batch, risks: &[Risk], answer: &Answer) -> BatchEnd {
+    let reading = Reading::of(&answer.body).and_then(|reading| BatchReading::of(batch, reading.result?));
+    let Some(reading) = reading else {
+        let why = "the answer to the batch cannot be understood";
+        let settlements = risks.iter().map(|_| Some(Settlement::Unknown(why.to_owned()))).collect();
+        return BatchEnd { settlements, outcome: Outcome::Unknown, failure: Some(unknown(why)) };
+    };
+    let settlements = reading.commands.iter().map(|command| {
+        let kept = || super::kept(session, command.result.as_deref().unwrap_or("null").as_bytes());
+        Some(settlement(&command.verdict, answer.status, kept))
+    });
+    let settlements = settlements.collect();
+    let failures = reading.failures(batch);
+    if failures.is_empty() {
+        return BatchEnd { settlements, outcome: Outcome::Applied, failure: None };
+    }
+    let is_unknown =
+        reading.commands.iter().zip(risks).any(|(command, risk)| *risk > Risk::Read && matches!(command.verdict, Verdict::Maybe(_)));
+    let errors: Map<String, Value> = failures.iter().map(|(name, verdict)| ((*name).to_owned(), describe(verdict))).collect();
+    let names: Vec<&str> = failures.iter().map(|(name, _)| *name).collect();
+    let (code, outcome) = if is_unknown { (Code::OutcomeUnknown, Outcome::Unknown) } else { (Code::Partial, Outcome::Partial) };
+    let failure = Failure::new(code, format!("{} of {} commands failed: {}", names.len(), batch.commands.len(), names.join(", ")))
+        .hint("Send only the failed commands again")
+        .with("errors", errors)
+        .sent(outcome);
+    BatchEnd { settlements, outcome, failure: Some(failure) }
+}
+
+fn describe(verdict: &Verdict) -> Value {
+    match verdict {
+        Verdict::Success => Value::Null,
+        Verdict::Refused(error) => json!({"code": error.code, "message": error.text}),
+        Verdict::NotExecuted(obstacle) => json!({"code": obstacle_name(obstacle), "message": "not executed"}),
+        Verdict::Maybe(why) => json!({"code": "", "message": why}),
+    }
+}
+
+/// Makes the failure of a write whose outcome nobody knows.
+pub(super) fn unknown(why: &str) -> Failure {
+    Failure::new(Code::OutcomeUnknown, format!("the write was sent and no trustworthy answer came: {why}"))
+        .hint("Look on the portal whether it happened; then a person runs b24 ledger resolve")
+        .with("retry", json!({"safe": false}))
+        .sent(Outcome::Unknown)
+}
+
+/// Keeps the operating time that an answer tells, for the method and, in a
+/// batch, for each nested one.
+pub(super) fn note_operating(session: &Session, principal: &str, request: &Request, answer: &Answer) {
+    let Some(reading) = Reading::of(&answer.body) else { return };
+    let keep = |method: &str, time: &Time| {
+        if let (Some(operating_s), Some(reset_in_s)) = (time.operating, operating_reset_in(time)) {
+            // What is not kept is learned again from the next answer.
+            let _ = session.operating.record(principal, method, OperatingSeen { operating_s, reset_in_s });
+        }
+    };
+    if let Some(time) = &reading.time {
+        keep(request.wire_name(), time);
+    }
+    if let (Request::Batch(batch), Some(result)) = (request, reading.result) {
+        let times = BatchReading::of(batch, result).map(|reading| reading.times).unwrap_or_default();
+        for (command, time) in batch.commands.iter().zip(times) {
+            if let Some(time) = time {
+                keep(&command.call.name, &time);
+            }
+        }
+    }
+}

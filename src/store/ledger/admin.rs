@@ -1,0 +1,177 @@
+//! Looking at the ledger and deciding what a machine must not decide.
+
+use super::record::{Line, Record, ResolutionLine, Verdict};
+use super::{Ledger, LedgerError};
+use crate::error::{Code, Coded};
+use crate::host;
+use crate::store::locked::{Existing, Locked, Mode, StoreError, read_if_exists};
+use serde_json::Value;
+use std::path::Path;
+
+/// Why a record cannot be administered.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// No record has this key.
+    #[error("no ledger record is called {0}")]
+    NotFound(String),
+    /// Several records begin with these digits.
+    #[error("several ledger records begin with {0}")]
+    Ambiguous(String),
+    /// The record has an outcome already.
+    #[error("the record is {0}, not unknown; there is nothing to resolve")]
+    NotOpen(&'static str),
+    /// The record has no outcome yet.
+    #[error("the record has an unknown outcome and cannot be forgotten")]
+    Open,
+    /// Its owner is alive.
+    #[error("another process is sending this write now")]
+    Held,
+    /// The ledger itself.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A file could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Coded for AdminError {
+    fn code(&self) -> Code {
+        match self {
+            AdminError::NotFound(_) => Code::NotFound,
+            AdminError::Ambiguous(_) => Code::Usage,
+            AdminError::NotOpen(_) | AdminError::Open | AdminError::Held => Code::InProgress,
+            AdminError::Ledger(error) => error.code(),
+            AdminError::Store(error) => error.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            AdminError::NotFound(_) => "b24 ledger list --all shows the records of this portal and user".to_owned(),
+            AdminError::Ambiguous(_) => "Give more digits of the record".to_owned(),
+            AdminError::NotOpen(_) => "b24 ledger show prints its history".to_owned(),
+            AdminError::Open => "b24 ledger resolve settles it".to_owned(),
+            AdminError::Held => "Wait until it has finished".to_owned(),
+            AdminError::Ledger(error) => return error.hint(),
+            AdminError::Store(error) => return error.hint(),
+        })
+    }
+}
+
+impl Ledger {
+    /// Returns the records, newest first; without `all` only the ones whose
+    /// outcome is unknown or pending.
+    pub fn list(&self, all: bool) -> Result<Vec<Value>, StoreError> {
+        let mut records = Vec::new();
+        self.walk(|name, record| {
+            let value = match &record {
+                None => serde_json::json!({"record": name, "state": "damaged", "at": null}),
+                Some(record) if all || record.last().is_some_and(Line::is_open) => record.to_value(name),
+                Some(_) => return,
+            };
+            records.push(value);
+        })?;
+        records.sort_by_key(|value| std::cmp::Reverse(value["at"].as_str().unwrap_or_default().to_owned()));
+        Ok(records)
+    }
+
+    /// Returns a record with all its lines.
+    pub fn show(&self, key: &str) -> Result<Value, AdminError> {
+        let name = self.find(key)?;
+        let path = self.record_path(&name);
+        let bytes = read_if_exists(&path)?.ok_or_else(|| AdminError::NotFound(key.to_owned()))?;
+        let record = Record::parse(&bytes).ok_or(LedgerError::Corrupt(path))?;
+        let mut value = record.to_value(&name);
+        value["lines"] = serde_json::to_value(&record.lines).unwrap_or_default();
+        Ok(value)
+    }
+
+    /// Writes an operator's decision about an unknown outcome.
+    pub fn resolve(&self, key: &str, verdict: Verdict, reason: &str, actor: &str) -> Result<Value, AdminError> {
+        let (name, mut file, record) = self.own(key)?;
+        match record.last() {
+            Some(last) if last.is_open() => {}
+            last => return Err(AdminError::NotOpen(last.map_or("empty", Line::state))),
+        }
+        file.truncate(record.valid)?;
+        let line = ResolutionLine { at: host::timestamp(self.clock.now()), verdict, reason: reason.to_owned(), actor: actor.to_owned() };
+        file.append(&Line::R(line).to_bytes())?;
+        file.sync_data()?;
+        let record = Record::read(&mut file)?.ok_or_else(|| LedgerError::Corrupt(file.path().to_owned()))?;
+        Ok(record.to_value(&name))
+    }
+
+    /// Deletes a record whose outcome is known.
+    pub fn forget(&self, key: &str) -> Result<String, AdminError> {
+        let (name, file, record) = self.own(key)?;
+        if record.last().is_none_or(Line::is_open) {
+            return Err(AdminError::Open);
+        }
+        file.remove()?;
+        Ok(name)
+    }
+
+    fn own(&self, key: &str) -> Result<(String, Locked, Record), AdminError> {
+        let name = self.find(key)?;
+        let path = self.record_path(&name);
+        match Locked::try_open_existing(&path, Mode::Exclusive)? {
+            Existing::Absent => Err(AdminError::NotFound(key.to_owned())),
+            Existing::Held => Err(AdminError::Held),
+            Existing::Locked(mut file) => {
+                let record = Record::read(&mut file)?.ok_or(LedgerError::Corrupt(path))?;
+                Ok((name, file, record))
+            }
+        }
+    }
+
+    /// Returns the record that a person means: by its key, or by at least
+    /// eight digits of its name.
+    fn find(&self, key: &str) -> Result<String, AdminError> {
+        let by_key = self.record_name(key);
+        if self.record_path(&by_key).exists() {
+            return Ok(by_key);
+        }
+        let digits = key.to_ascii_lowercase();
+        if !(8..=64).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(AdminError::NotFound(key.escape_default().to_string()));
+        }
+        let mut found = Vec::new();
+        for entry in names_in(&self.folder.join("ledger").join(&digits[..2]))? {
+            if entry.starts_with(&digits[2..]) {
+                found.push(format!("{}{entry}", &digits[..2]));
+            }
+        }
+        match found.len() {
+            0 => Err(AdminError::NotFound(digits)),
+            1 => Ok(found.remove(0)),
+            _ => Err(AdminError::Ambiguous(digits)),
+        }
+    }
+
+    fn walk(&self, mut visit: impl FnMut(&str, Option<Record>)) -> Result<(), StoreError> {
+        let root = self.folder.join("ledger");
+        for shard in names_in(&root)? {
+            for entry in names_in(&root.join(&shard))? {
+                let name = format!("{shard}{entry}");
+                if name.len() != 64 {
+                    continue;
+                }
+                if let Some(bytes) = read_if_exists(&root.join(&shard).join(&entry))? {
+                    visit(&name, Record::parse(&bytes));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io("read", folder)(error)),
+    };
+    let mut names: Vec<String> = entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    Ok(names)
+}

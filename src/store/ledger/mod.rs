@@ -1,0 +1,519 @@
+//! The idempotency ledger: nothing is sent twice, and nothing that may have
+//! been sent is forgotten.
+//!
+//! # Protocol
+//!
+//! One record file per key, in 256 folders. The exclusive lock on the record
+//! proves that its owner lives: it is taken before the file has a name and
+//! held until the outcome is written, so there are no leases and no clocks.
+//! A write passes these points, in this order:
+//!
+//! 1. **Claim**: create the record locked, with a `C` line, or take over one
+//!    whose last line allows it ([`decide`]).
+//! 2. **Marks**: look for the same write under other keys ([`marks`]). Any
+//!    record with `D`, `U` or `O` as its last line blocks the write.
+//! 3. **Barrier** ([`Claim::dispatch`]): `D` appended and synchronised, the
+//!    folder synchronised. Only now may a byte leave. A takeover repeats both
+//!    syncs, because the one before may have died between them.
+//! 4. **Outcome**: exactly one of `S`, `N`, `F`, `U`, synchronised.
+//!
+//! A process that dies before 3 leaves `C`: anybody goes on. One that dies
+//! after 3 leaves `D` without a lock: the next one appends `O` and the outcome
+//! is unknown until a person resolves it. The protocol was model-checked; the
+//! removal of any sync but that of `C` gives a duplicate.
+
+pub mod admin;
+mod marks;
+pub mod record;
+
+use crate::crash;
+use crate::error::{Code, Coded};
+use crate::host::{self, Clock, Random};
+use crate::json;
+use crate::risk::Risk;
+use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
+use marks::Mark;
+use record::{ClaimLine, DispatchLine, KEPT_ANSWER, Line, Owner, ReasonLine, Record, RefusalLine, SuccessLine, Verdict};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Under which key a write is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// `--idempotency-key`.
+    Given(String),
+    /// The plan that is executed.
+    Plan(String),
+    /// The fingerprint of the write; the number tells equal commands of one
+    /// batch apart.
+    Auto(usize),
+}
+
+impl Key {
+    /// Returns the key's text for a fingerprint.
+    #[must_use]
+    pub fn text(&self, fingerprint: &str) -> String {
+        match self {
+            Key::Given(key) | Key::Plan(key) => key.clone(),
+            Key::Auto(1) => format!("auto:{fingerprint}"),
+            Key::Auto(number) => format!("auto:{fingerprint}#{number}"),
+        }
+    }
+}
+
+/// A write that wants to be recorded.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// Its key.
+    pub key: Key,
+    /// What makes two calls the same write.
+    pub fingerprint: String,
+    /// The method.
+    pub method: String,
+    /// The API generation.
+    pub api: &'static str,
+    /// The class.
+    pub risk: Risk,
+    /// The plan that it belongs to.
+    pub plan: Option<String>,
+}
+
+/// What an earlier record of the same key means for this run.
+#[derive(Debug, Clone)]
+pub struct Reuse {
+    /// How long an equal write without a key is refused after a success.
+    pub repeat_window: Duration,
+    /// The caller says that the repetition is meant.
+    pub again: bool,
+    /// With `--auto-key`: how long a success answers an equal write.
+    pub replay_auto_for: Option<Duration>,
+    /// `--no-idempotency`: neither replay nor repeat guard.
+    pub skip: bool,
+    /// Send again what the portal refused under this key.
+    pub retry_failed: bool,
+    /// How long to wait for another process that is sending the same write.
+    pub wait: Duration,
+}
+
+/// What the ledger says to a write.
+#[derive(Debug)]
+pub enum Claimed {
+    /// Go on; the claim must be settled.
+    Fresh(Claim),
+    /// It was done before; the stored answer, if it was small enough.
+    Done(Done),
+}
+
+/// An earlier success.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// The record.
+    pub record: String,
+    /// When.
+    pub at: String,
+    /// The stored answer.
+    pub answer: Option<String>,
+    /// SHA-256 of the answer.
+    pub digest: Option<String>,
+}
+
+/// Why the ledger refuses a write.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process is sending it.
+    #[error("another process is sending this write now")]
+    InProgress(String),
+    /// The key stands for another write.
+    #[error("the idempotency key was used for another write ({method})")]
+    KeyReused {
+        /// The record.
+        record: String,
+        /// The method of the other write.
+        method: String,
+    },
+    /// An attempt may have been executed.
+    #[error("an earlier attempt of this write has an unknown outcome")]
+    Unknown {
+        /// The record.
+        record: String,
+    },
+    /// The same write succeeded a moment ago.
+    #[error("the same write succeeded {seconds} s ago and was not sent again")]
+    LooksRepeated {
+        /// The record.
+        record: String,
+        /// How long ago.
+        seconds: u64,
+    },
+    /// An operator closed the key.
+    #[error("the key was closed as abandoned")]
+    Abandoned(String),
+    /// The portal refused it before.
+    #[error("the portal refused this write under this key before: {code} {text}")]
+    RefusedBefore {
+        /// The record.
+        record: String,
+        /// The portal's code.
+        code: String,
+        /// The portal's text.
+        text: String,
+    },
+    /// The record is damaged.
+    #[error("the ledger record {} is damaged; its write is not sent", .0.display())]
+    Corrupt(PathBuf),
+    /// A file could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Coded for LedgerError {
+    fn code(&self) -> Code {
+        match self {
+            LedgerError::InProgress(_) => Code::InProgress,
+            LedgerError::KeyReused { .. } => Code::KeyReused,
+            LedgerError::Unknown { .. } => Code::OutcomeUnknown,
+            LedgerError::LooksRepeated { .. } => Code::LooksRepeated,
+            LedgerError::Abandoned(_) => Code::Abandoned,
+            LedgerError::RefusedBefore { .. } => Code::NotRetried,
+            LedgerError::Corrupt(_) => Code::LedgerCorrupt,
+            LedgerError::Store(error) => error.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            LedgerError::InProgress(_) => "Wait for the other process, or use --wait".to_owned(),
+            LedgerError::KeyReused { .. } => "Use a new key for a new write".to_owned(),
+            LedgerError::Unknown { record } => format!(
+                "Look on the portal whether it happened; then a person runs b24 ledger resolve {} --as executed|not-executed|abandoned --reason TEXT",
+                &record[..16]
+            ),
+            LedgerError::LooksRepeated { .. } => "If the repetition is meant, say --again".to_owned(),
+            LedgerError::Abandoned(_) => "Use a new key if the write is wanted after all".to_owned(),
+            LedgerError::RefusedBefore { .. } => "Correct the call and use a new key, or say --retry-failed".to_owned(),
+            LedgerError::Corrupt(_) => {
+                "Look on the portal whether the write happened, then move the file away; nothing was sent".to_owned()
+            }
+            LedgerError::Store(error) => return error.hint(),
+        })
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let record = match self {
+            LedgerError::InProgress(record)
+            | LedgerError::Abandoned(record)
+            | LedgerError::KeyReused { record, .. }
+            | LedgerError::Unknown { record }
+            | LedgerError::LooksRepeated { record, .. }
+            | LedgerError::RefusedBefore { record, .. } => record,
+            LedgerError::Corrupt(_) | LedgerError::Store(_) => return Map::new(),
+        };
+        Map::from_iter([("ledger".to_owned(), Value::from(record.as_str()))])
+    }
+}
+
+/// The ledger of one user of one portal.
+pub struct Ledger {
+    folder: PathBuf,
+    portal: String,
+    principal: String,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+/// What a record's state means for a new attempt.
+#[derive(Debug)]
+enum Decision {
+    /// Take it over within the same generation.
+    Continue,
+    /// Start another generation.
+    Anew,
+    /// A dispatch whose owner died: append `O`.
+    Orphan,
+    /// It was done.
+    Done(Done),
+    /// It is refused.
+    Refuse(LedgerError),
+}
+
+impl Ledger {
+    /// Opens the ledger of a user of a portal. Nothing is created yet.
+    #[must_use]
+    pub fn new(folder: PathBuf, portal: String, principal: String, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Ledger {
+        Ledger { folder, portal, principal, clock, random }
+    }
+
+    /// Returns the name of the record of a key.
+    #[must_use]
+    pub fn record_name(&self, key: &str) -> String {
+        json::sha256_hex(format!("b24-key-v1\0{}\0{}\0{key}", self.portal, self.principal))
+    }
+
+    fn record_path(&self, name: &str) -> PathBuf {
+        self.folder.join("ledger").join(&name[..2]).join(&name[2..])
+    }
+
+    /// Claims writes that travel in one request: all or none. The records are
+    /// locked in the order of their names, so that two batches cannot wait for
+    /// each other. The result is in the order of the writes.
+    pub fn claim(&self, writes: &[Write], reuse: &Reuse) -> Result<Vec<Claimed>, (usize, LedgerError)> {
+        let names: Vec<String> = writes.iter().map(|write| self.record_name(&write.key.text(&write.fingerprint))).collect();
+        let mut order: Vec<usize> = (0..writes.len()).collect();
+        order.sort_by(|a, b| names[*a].cmp(&names[*b]));
+        let mut claimed: Vec<Option<Claimed>> = writes.iter().map(|_| None).collect();
+        for index in order {
+            let result = self.claim_record(&writes[index], &names[index], &names, reuse);
+            claimed[index] = Some(result.map_err(|error| (index, error))?);
+        }
+        Ok(claimed.into_iter().flatten().collect())
+    }
+
+    fn claim_record(&self, write: &Write, name: &str, siblings: &[String], reuse: &Reuse) -> Result<Claimed, LedgerError> {
+        let path = self.record_path(name);
+        self.create_folders(&path)?;
+        let first = self.claim_line(write, 1);
+        let file = match Locked::create_new(&path, &Line::C(first).to_bytes(), &self.temporary())? {
+            Some(file) => Some((file, 1)),
+            None => match self.take_over(write, name, &path, reuse)? {
+                Taken::Own(file, generation) => Some((file, generation)),
+                Taken::Done(done) => return Ok(Claimed::Done(done)),
+            },
+        };
+        let Some((file, generation)) = file else { return Err(LedgerError::Corrupt(path)) };
+        crash::point("ledger.after_claim");
+        let mark = self.check_marks(write, name, siblings)?;
+        Ok(Claimed::Fresh(Claim { file, name: name.to_owned(), generation, mark, clock: Arc::clone(&self.clock), dispatched: false }))
+    }
+
+    /// Looks at a record that exists, first as a reader, then as its owner.
+    fn take_over(&self, write: &Write, name: &str, path: &Path, reuse: &Reuse) -> Result<Taken, LedgerError> {
+        for mode in [Mode::Shared, Mode::Exclusive] {
+            let mut file = match Locked::try_open_existing(path, mode)? {
+                Existing::Locked(file) => file,
+                // Gone between two looks (garbage collection): begin again.
+                Existing::Absent => return self.retry_create(write, path),
+                Existing::Held if reuse.wait.is_zero() => return Err(LedgerError::InProgress(name.to_owned())),
+                Existing::Held => Locked::open(path, mode, reuse.wait).map_err(|error| match error {
+                    StoreError::Busy(_) => LedgerError::InProgress(name.to_owned()),
+                    other => other.into(),
+                })?,
+            };
+            let record = Record::read(&mut file)?.ok_or_else(|| LedgerError::Corrupt(path.to_owned()))?;
+            let generation = record.claim().map_or(1, |claim| claim.generation);
+            match decide(&record, name, write, reuse, self.clock.as_ref()) {
+                Decision::Done(done) => return Ok(Taken::Done(done)),
+                Decision::Refuse(error) => return Err(error),
+                _ if mode == Mode::Shared => {}
+                Decision::Orphan => {
+                    file.truncate(record.valid)?;
+                    let line = ReasonLine { at: self.now(), why: "the process that sent it died".to_owned() };
+                    file.append(&Line::O(line).to_bytes())?;
+                    file.sync_data()?;
+                    return Err(LedgerError::Unknown { record: name.to_owned() });
+                }
+                Decision::Continue => {
+                    file.truncate(record.valid)?;
+                    return Ok(Taken::Own(file, generation));
+                }
+                Decision::Anew => {
+                    file.truncate(record.valid)?;
+                    file.append(&Line::C(self.claim_line(write, generation + 1)).to_bytes())?;
+                    return Ok(Taken::Own(file, generation + 1));
+                }
+            }
+        }
+        Err(LedgerError::InProgress(name.to_owned()))
+    }
+
+    fn retry_create(&self, write: &Write, path: &Path) -> Result<Taken, LedgerError> {
+        match Locked::create_new(path, &Line::C(self.claim_line(write, 1)).to_bytes(), &self.temporary())? {
+            Some(file) => Ok(Taken::Own(file, 1)),
+            None => Err(LedgerError::InProgress(path.display().to_string())),
+        }
+    }
+
+    fn create_folders(&self, path: &Path) -> Result<(), StoreError> {
+        let shard = path.parent().unwrap_or(&self.folder);
+        if !shard.is_dir() {
+            super::create_folder(shard)?;
+            locked::sync_parent(shard)?;
+        }
+        Ok(())
+    }
+
+    fn claim_line(&self, write: &Write, generation: u32) -> ClaimLine {
+        ClaimLine {
+            v: 1,
+            generation,
+            key: write.key.text(&write.fingerprint),
+            fingerprint: write.fingerprint.clone(),
+            method: write.method.clone(),
+            api: write.api.to_owned(),
+            risk: write.risk.text().to_owned(),
+            plan: write.plan.clone(),
+            owner: Owner { pid: std::process::id(), boot: self.clock.boot_id(), b24: env!("CARGO_PKG_VERSION").to_owned() },
+            at: self.now(),
+        }
+    }
+
+    fn now(&self) -> String {
+        host::timestamp(self.clock.now())
+    }
+
+    fn temporary(&self) -> String {
+        format!(".tmp-{}-{}", std::process::id(), host::random_hex(self.random.as_ref(), 8))
+    }
+}
+
+enum Taken {
+    Own(Locked, u32),
+    Done(Done),
+}
+
+/// Says what the state of a record means for a write: the table of the
+/// protocol.
+fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn Clock) -> Decision {
+    let record_name = name.to_owned();
+    let (Some(claim), Some(last)) = (record.claim(), record.last()) else { return Decision::Orphan };
+    if claim.fingerprint != write.fingerprint {
+        return Decision::Refuse(LedgerError::KeyReused { record: record_name, method: claim.method.clone() });
+    }
+    let is_auto = matches!(write.key, Key::Auto(_));
+    match last {
+        Line::C(_) | Line::N(_) => Decision::Continue,
+        Line::D(_) => Decision::Orphan,
+        Line::U(_) | Line::O(_) => Decision::Refuse(LedgerError::Unknown { record: record_name }),
+        Line::F(_) if is_auto || reuse.retry_failed || reuse.skip => Decision::Continue,
+        Line::F(line) => {
+            Decision::Refuse(LedgerError::RefusedBefore { record: record_name, code: line.code.clone(), text: line.text.clone() })
+        }
+        Line::S(line) => {
+            let done = Done { record: record_name, at: line.at.clone(), answer: line.answer.clone(), digest: Some(line.digest.clone()) };
+            decide_done(done, is_auto, reuse, clock)
+        }
+        Line::R(line) => match line.verdict {
+            Verdict::NotExecuted => Decision::Continue,
+            Verdict::Executed => {
+                let done = Done { record: record_name, at: line.at.clone(), answer: None, digest: None };
+                decide_done(done, is_auto, reuse, clock)
+            }
+            Verdict::Abandoned if is_auto && reuse.again => Decision::Anew,
+            Verdict::Abandoned => Decision::Refuse(LedgerError::Abandoned(record_name)),
+        },
+    }
+}
+
+fn decide_done(done: Done, is_auto: bool, reuse: &Reuse, clock: &dyn Clock) -> Decision {
+    let age = age_of(&done.at, clock);
+    if reuse.skip {
+        Decision::Anew
+    } else if !is_auto || reuse.replay_auto_for.is_some_and(|ttl| age <= ttl) {
+        Decision::Done(done)
+    } else if age < reuse.repeat_window && !reuse.again {
+        Decision::Refuse(LedgerError::LooksRepeated { record: done.record, seconds: age.as_secs() })
+    } else {
+        Decision::Anew
+    }
+}
+
+/// Returns how old a time is; a time in the future is new.
+fn age_of(at: &str, clock: &dyn Clock) -> Duration {
+    chrono::DateTime::parse_from_rfc3339(at).ok().and_then(|at| (clock.now() - at.to_utc()).to_std().ok()).unwrap_or(Duration::ZERO)
+}
+
+/// The right to send one write, held by the process that will settle it.
+#[derive(Debug)]
+#[must_use = "dispatch and settle it; dropping it leaves the record as it is"]
+pub struct Claim {
+    file: Locked,
+    name: String,
+    generation: u32,
+    mark: Option<Mark>,
+    clock: Arc<dyn Clock>,
+    dispatched: bool,
+}
+
+/// How a dispatched write ended.
+#[derive(Debug, Clone)]
+pub enum Settlement {
+    /// The portal did it; the text is its answer.
+    Succeeded(String),
+    /// It surely was not executed.
+    NotExecuted(String),
+    /// The method refused it.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The portal's error code.
+        code: String,
+        /// The portal's text.
+        text: String,
+    },
+    /// Nobody knows.
+    Unknown(String),
+}
+
+impl Claim {
+    /// Returns the record's name.
+    #[must_use]
+    pub fn record(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the key that REST v3 deduplicates by: the same bytes for every
+    /// attempt of one generation.
+    #[must_use]
+    pub fn header(&self) -> String {
+        format!("b24-{}-g{}", self.name, self.generation)
+    }
+
+    /// Passes the barrier: after this returns, a byte may leave.
+    pub fn dispatch(&mut self, request_id: &str) -> Result<(), StoreError> {
+        let line = DispatchLine { at: host::timestamp(self.clock.now()), request_id: request_id.to_owned() };
+        self.file.append(&Line::D(line).to_bytes())?;
+        crash::point("ledger.after_append_dispatch");
+        self.file.sync_data()?;
+        if !self.dispatched {
+            locked::sync_parent(self.file.path())?;
+        }
+        self.dispatched = true;
+        crash::point("ledger.after_dispatch");
+        Ok(())
+    }
+
+    /// Says that the attempt surely was not executed; the claim goes on.
+    pub fn withdraw(&mut self, why: &str) -> Result<(), StoreError> {
+        self.write(Settlement::NotExecuted(why.to_owned()))
+    }
+
+    /// Writes the outcome and gives the record free.
+    pub fn settle(mut self, settlement: Settlement) -> Result<(), StoreError> {
+        let is_open = matches!(settlement, Settlement::Unknown(_));
+        crash::point("ledger.before_settle");
+        self.write(settlement)?;
+        crash::point("ledger.after_settle");
+        match self.mark.take() {
+            Some(mark) if !is_open => mark.remove(),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&mut self, settlement: Settlement) -> Result<(), StoreError> {
+        let at = host::timestamp(self.clock.now());
+        let line = match settlement {
+            Settlement::Succeeded(answer) => Line::S(SuccessLine {
+                at,
+                digest: json::sha256_hex(&answer),
+                answer: Some(answer).filter(|answer| answer.len() <= KEPT_ANSWER),
+            }),
+            Settlement::NotExecuted(why) => Line::N(ReasonLine { at, why }),
+            Settlement::Refused { status, code, text } => Line::F(RefusalLine { at, status, code, text }),
+            Settlement::Unknown(why) => Line::U(ReasonLine { at, why }),
+        };
+        self.file.append(&line.to_bytes())?;
+        crash::point("ledger.after_append_outcome");
+        self.file.sync_data()
+    }
+}

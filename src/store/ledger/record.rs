@@ -1,0 +1,327 @@
+//! One ledger record: an append-only file of checked lines.
+//!
+//! Each line is `<crc32c, 8 hex digits> <compact JSON>\n`; the state is the
+//! last valid line. A last line without its newline or with a wrong checksum
+//! is what a crash leaves behind: it is ignored and cut by the next owner. A
+//! wrong checksum before the last line, or no valid line at all, is damage:
+//! the record is never executed again.
+
+use crate::store::locked::{Locked, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Largest answer that a record keeps, in bytes.
+pub const KEPT_ANSWER: usize = 64 * 1024;
+
+/// One line of a record. The tags are the letters of the protocol.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "t")]
+pub enum Line {
+    /// Claim: somebody intends to send this write.
+    C(ClaimLine),
+    /// Dispatch: from here on the request may have left.
+    D(DispatchLine),
+    /// Proven not executed.
+    N(ReasonLine),
+    /// The method refused definitely.
+    F(RefusalLine),
+    /// Success.
+    S(SuccessLine),
+    /// Unknown, reported by the owner.
+    U(ReasonLine),
+    /// Orphan: an observer found a dispatch whose owner had died.
+    O(ReasonLine),
+    /// An operator's decision about an unknown outcome.
+    R(ResolutionLine),
+}
+
+/// What a claim says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClaimLine {
+    /// Format version of the record.
+    pub v: u8,
+    /// Counts the separate executions under one key.
+    pub generation: u32,
+    /// The key, for people.
+    pub key: String,
+    /// What makes two calls the same write.
+    pub fingerprint: String,
+    /// The method.
+    pub method: String,
+    /// The API generation.
+    pub api: String,
+    /// The class.
+    pub risk: String,
+    /// The plan that it belongs to.
+    pub plan: Option<String>,
+    /// Who claimed.
+    pub owner: Owner,
+    /// When.
+    pub at: String,
+}
+
+/// Who claimed, for people; never a proof of anything.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Owner {
+    /// Process id.
+    pub pid: u32,
+    /// Run of the machine.
+    pub boot: String,
+    /// b24's version.
+    pub b24: String,
+}
+
+/// What a dispatch says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DispatchLine {
+    /// When.
+    pub at: String,
+    /// Request id, as in audit and in the request's header.
+    pub request_id: String,
+}
+
+/// When and why.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReasonLine {
+    /// When.
+    pub at: String,
+    /// Why, in a few words.
+    pub why: String,
+}
+
+/// A definite refusal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefusalLine {
+    /// When.
+    pub at: String,
+    /// HTTP status.
+    pub status: u16,
+    /// The portal's error code.
+    pub code: String,
+    /// The portal's text.
+    pub text: String,
+}
+
+/// A success.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SuccessLine {
+    /// When.
+    pub at: String,
+    /// The answer's text, when it is small enough to be kept.
+    pub answer: Option<String>,
+    /// SHA-256 of the answer.
+    pub digest: String,
+}
+
+/// An operator's decision.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResolutionLine {
+    /// When.
+    pub at: String,
+    /// `executed`, `not-executed` or `abandoned`.
+    #[serde(rename = "as")]
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+    /// Who decided.
+    pub actor: String,
+}
+
+/// What an operator found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The portal did it.
+    Executed,
+    /// The portal did not do it.
+    NotExecuted,
+    /// Nobody knows and it must not be repeated.
+    Abandoned,
+}
+
+impl Line {
+    /// Returns the state's name for people.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match self {
+            Line::C(_) => "claimed",
+            Line::D(_) => "dispatched",
+            Line::N(_) => "not_executed",
+            Line::F(_) => "refused",
+            Line::S(_) => "succeeded",
+            Line::U(_) | Line::O(_) => "unknown",
+            Line::R(line) => match line.verdict {
+                Verdict::Executed => "resolved_executed",
+                Verdict::NotExecuted => "resolved_not_executed",
+                Verdict::Abandoned => "abandoned",
+            },
+        }
+    }
+
+    /// Returns whether the write may have happened and nobody has said so yet.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match self {
+            Line::D(_) | Line::U(_) | Line::O(_) => true,
+            Line::C(_) | Line::N(_) | Line::F(_) | Line::S(_) | Line::R(_) => false,
+        }
+    }
+
+    /// Returns when the line was written.
+    #[must_use]
+    pub fn at(&self) -> &str {
+        match self {
+            Line::C(line) => &line.at,
+            Line::D(line) => &line.at,
+            Line::N(line) | Line::U(line) | Line::O(line) => &line.at,
+            Line::F(line) => &line.at,
+            Line::S(line) => &line.at,
+            Line::R(line) => &line.at,
+        }
+    }
+
+    /// Returns the line as bytes, with checksum and newline.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let json = serde_json::to_string(self).unwrap_or_default();
+        format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes()
+    }
+}
+
+/// A record as read from its file.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// All lines.
+    pub lines: Vec<Line>,
+    /// Length of the valid part in bytes; a torn last line lies behind it.
+    pub valid: u64,
+}
+
+impl Record {
+    /// Reads a record from its bytes; `None` when it is damaged.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Record> {
+        let mut record = Record { lines: Vec::new(), valid: 0 };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let newline = rest.iter().position(|byte| *byte == b'\n');
+            let text = &rest[..newline.unwrap_or(rest.len())];
+            let is_last = newline.is_none_or(|newline| newline + 1 == rest.len());
+            match (newline, parse_line(text)) {
+                (Some(newline), Some(line)) => {
+                    record.lines.push(line);
+                    record.valid += newline as u64 + 1;
+                    rest = &rest[newline + 1..];
+                }
+                _ if is_last => break,
+                _ => return None,
+            }
+        }
+        record.claim()?;
+        Some(record)
+    }
+
+    /// Reads a record from its locked file.
+    pub fn read(file: &mut Locked) -> Result<Option<Record>, StoreError> {
+        Ok(Record::parse(&file.read_all()?))
+    }
+
+    /// Returns the newest claim.
+    #[must_use]
+    pub fn claim(&self) -> Option<&ClaimLine> {
+        self.lines.iter().rev().find_map(|line| match line {
+            Line::C(claim) => Some(claim),
+            _ => None,
+        })
+    }
+
+    /// Returns the state: the last line.
+    #[must_use]
+    pub fn last(&self) -> Option<&Line> {
+        self.lines.last()
+    }
+
+    /// Returns the record for people.
+    #[must_use]
+    pub fn to_value(&self, name: &str) -> Value {
+        let mut value = serde_json::json!({"record": name, "state": self.last().map(Line::state)});
+        if let Some(claim) = self.claim() {
+            value["key"] = Value::from(claim.key.as_str());
+            value["method"] = Value::from(claim.method.as_str());
+            value["api"] = Value::from(claim.api.as_str());
+            value["risk"] = Value::from(claim.risk.as_str());
+            value["generation"] = Value::from(claim.generation);
+            value["plan"] = Value::from(claim.plan.clone());
+            value["claimed_at"] = Value::from(claim.at.as_str());
+        }
+        value["at"] = Value::from(self.last().map(Line::at));
+        value
+    }
+}
+
+fn parse_line(text: &[u8]) -> Option<Line> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (checksum, json) = text.split_at_checked(8)?;
+    let json = json.strip_prefix(' ')?;
+    if u32::from_str_radix(checksum, 16).ok()? != crc32c::crc32c(json.as_bytes()) {
+        return None;
+    }
+    serde_json::from_str(json).ok()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(in crate::store::ledger) fn claim(generation: u32) -> Line {
+        Line::C(ClaimLine {
+            v: 1,
+            generation,
+            key: "k".to_owned(),
+            fingerprint: "f".to_owned(),
+            method: "crm.lead.add".to_owned(),
+            api: "v2".to_owned(),
+            risk: "write".to_owned(),
+            plan: None,
+            owner: Owner { pid: 1, boot: "b".to_owned(), b24: "0".to_owned() },
+            at: "2026-01-01T00:00:00.000Z".to_owned(),
+        })
+    }
+
+    fn dispatch() -> Line {
+        Line::D(DispatchLine { at: "2026-01-01T00:00:01.000Z".to_owned(), request_id: "r".to_owned() })
+    }
+
+    #[test]
+    fn a_torn_tail_is_ignored_at_every_byte() {
+        let whole = [claim(1).to_bytes(), dispatch().to_bytes()].concat();
+        let first = claim(1).to_bytes().len();
+        for length in first..whole.len() {
+            let record = Record::parse(&whole[..length]).unwrap();
+            assert_eq!((record.lines.len(), record.valid), (1, first as u64), "{length}");
+        }
+        for length in 0..first {
+            assert!(Record::parse(&whole[..length]).is_none(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_never_changes_the_state_unnoticed(bit in 0_usize..8 * 300) {
+            let lines = [claim(1), dispatch(), claim(2)];
+            let mut bytes: Vec<u8> = lines.iter().flat_map(Line::to_bytes).collect();
+            let bit = bit % (bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let before_last = bit / 8 < claim(1).to_bytes().len() + dispatch().to_bytes().len() - 1;
+            match Record::parse(&bytes) {
+                None => {}
+                Some(record) => {
+                    // Only the last line may be dropped as torn, never an earlier one.
+                    prop_assert!(!before_last);
+                    prop_assert_eq!(record.lines.len(), 2);
+                }
+            }
+        }
+    }
+}

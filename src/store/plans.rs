@@ -1,0 +1,464 @@
+//! Saved plans: exactly which calls a later command may send.
+//!
+//! A plan is one immutable file. Its digest covers the canonical form of
+//! everything in it, and its seal (an HMAC with the installation's key) the
+//! digest, so that an edited file is told from the saved one. A plan is used
+//! once: its id is the ledger key of its write, and it counts as used when
+//! that record is dispatched, never before. A refused confirmation therefore
+//! burns nothing.
+
+use crate::error::{Code, Coded};
+use crate::host::{self, Clock, Random};
+use crate::ids::PlanId;
+use crate::json;
+use crate::store::locked::{self, StoreError};
+use crate::store::{create_folder, temporary_name};
+use chrono::{DateTime, Duration, Utc};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::Sha256;
+use std::path::{Path, PathBuf};
+
+/// Version of the format; another one is refused.
+pub const SCHEMA: &str = "b24.plan/1";
+
+/// How far a plan may lie in the future: clocks of one machine differ less.
+const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
+
+/// A saved plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The plan's id, a ULID.
+    pub plan_id: String,
+    /// When it was made.
+    pub created: String,
+    /// From when on it is refused.
+    pub expires: String,
+    /// Version of b24 that made it.
+    pub b24: String,
+    /// Digest of the method catalog that it was checked against.
+    pub catalog: String,
+    /// Name of the profile.
+    pub profile: String,
+    /// Identity of the portal.
+    pub portal: String,
+    /// User of the portal.
+    pub principal: String,
+    /// Enabled packs and further patterns, sorted.
+    pub packs: Vec<String>,
+    /// What will be sent.
+    pub steps: Vec<Step>,
+    /// What a person should know before consenting.
+    pub preview: Vec<String>,
+    /// State of the object that the plan was made for; not read yet.
+    pub precondition: Option<Value>,
+    /// Makes two equal plans different.
+    pub nonce: String,
+    /// SHA-256 of the canonical form of all fields above.
+    pub digest: String,
+    /// HMAC of the digest with the installation's key.
+    pub seal: String,
+}
+
+/// One request of a plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// The method, `batch` for a batch.
+    pub method: String,
+    /// The API generation.
+    pub api: String,
+    /// The parameters, as source tokens in source order.
+    pub params: Value,
+    /// The class.
+    pub risk: String,
+}
+
+/// Why a plan cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Not an id.
+    #[error("{0} is not a plan id")]
+    NotAnId(String),
+    /// No such plan.
+    #[error("there is no plan {0}")]
+    NotFound(PlanId),
+    /// The file was changed.
+    #[error("the file of plan {plan} is not the one that was saved: {problem}")]
+    Changed {
+        /// The plan.
+        plan: PlanId,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// Too old.
+    #[error("plan {plan} expired at {expires}")]
+    Expired {
+        /// The plan.
+        plan: PlanId,
+        /// When.
+        expires: String,
+    },
+    /// Made in the future.
+    #[error("plan {plan} was made at {created}, which is in the future; check the clock")]
+    FromFuture {
+        /// The plan.
+        plan: PlanId,
+        /// When.
+        created: String,
+    },
+    /// Made for something else.
+    #[error("plan {plan} was made for the {what} {planned}, not {actual}")]
+    Foreign {
+        /// The plan.
+        plan: PlanId,
+        /// What differs.
+        what: &'static str,
+        /// In the plan.
+        planned: String,
+        /// Now.
+        actual: String,
+    },
+    /// Executed before.
+    #[error("plan {0} was executed already")]
+    Used(PlanId),
+    /// Cancelled.
+    #[error("plan {0} was cancelled")]
+    Cancelled(PlanId),
+    /// A file could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Coded for PlanError {
+    fn code(&self) -> Code {
+        match self {
+            PlanError::NotAnId(_) => Code::Usage,
+            PlanError::NotFound(_) => Code::PlanNotFound,
+            PlanError::Changed { .. } => Code::PlanChanged,
+            PlanError::Expired { .. } | PlanError::FromFuture { .. } => Code::PlanExpired,
+            PlanError::Foreign { .. } => Code::PlanForeign,
+            PlanError::Used(_) => Code::PlanUsed,
+            PlanError::Cancelled(_) => Code::PlanCancelled,
+            PlanError::Store(error) => error.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            PlanError::NotAnId(_) | PlanError::NotFound(_) => "b24 plan list shows the plans".to_owned(),
+            PlanError::Used(id) => format!("b24 ledger show {id} prints what came of it"),
+            PlanError::Changed { .. }
+            | PlanError::Expired { .. }
+            | PlanError::FromFuture { .. }
+            | PlanError::Foreign { .. }
+            | PlanError::Cancelled(_) => "Make a new plan with --plan-only".to_owned(),
+            PlanError::Store(error) => return error.hint(),
+        })
+    }
+}
+
+/// What a plan is made for and checked against.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    /// Name of the profile.
+    pub profile: String,
+    /// Identity of the portal.
+    pub portal: String,
+    /// User of the portal.
+    pub principal: String,
+    /// Enabled packs and further patterns, sorted.
+    pub packs: Vec<String>,
+}
+
+/// The folder of plans.
+pub struct Plans {
+    folder: PathBuf,
+    key: [u8; 32],
+}
+
+impl Plans {
+    /// Opens the folder; nothing is created yet.
+    #[must_use]
+    pub fn new(folder: PathBuf, install_key: [u8; 32]) -> Plans {
+        Plans { folder, key: install_key }
+    }
+
+    /// Saves a plan.
+    pub fn create(
+        &self,
+        binding: &Binding,
+        steps: Vec<Step>,
+        ttl: Duration,
+        (clock, random): (&dyn Clock, &dyn Random),
+    ) -> Result<Plan, StoreError> {
+        create_folder(&self.folder)?;
+        let now = clock.now();
+        let mut bytes = [0; 16];
+        random.fill(&mut bytes);
+        let id = PlanId::new(host::unix_ms(clock), u128::from_be_bytes(bytes));
+        let mut plan = Plan {
+            schema: SCHEMA.to_owned(),
+            plan_id: id.to_string(),
+            created: host::timestamp(now),
+            expires: host::timestamp(now + ttl),
+            b24: env!("CARGO_PKG_VERSION").to_owned(),
+            catalog: catalog_digest(),
+            profile: binding.profile.clone(),
+            portal: binding.portal.clone(),
+            principal: binding.principal.clone(),
+            packs: binding.packs.clone(),
+            preview: steps.iter().map(preview).collect(),
+            steps,
+            precondition: None,
+            nonce: host::random_hex(random, 16),
+            digest: String::new(),
+            seal: String::new(),
+        };
+        plan.digest = digest(&plan);
+        plan.seal = self.seal(&plan.digest);
+        let text = serde_json::to_string_pretty(&plan).unwrap_or_default();
+        locked::create_durable(&self.path(&id), text.as_bytes(), &temporary_name(random))?;
+        Ok(plan)
+    }
+
+    /// Reads a plan once and checks that it is the one that was saved.
+    pub fn load(&self, text: &str) -> Result<(PlanId, Plan), PlanError> {
+        let id = PlanId::parse(text).ok_or_else(|| PlanError::NotAnId(crate::method::shown(text)))?;
+        if self.cancelled_path(&id).exists() {
+            return Err(PlanError::Cancelled(id));
+        }
+        let bytes = locked::read_if_exists(&self.path(&id))?.ok_or_else(|| PlanError::NotFound(id.clone()))?;
+        let changed = |problem| PlanError::Changed { plan: id.clone(), problem };
+        let text = std::str::from_utf8(&bytes).map_err(|_| changed("it is not UTF-8"))?;
+        json::parse_strict(text).map_err(|_| changed("it is not JSON"))?;
+        let plan: Plan = serde_json::from_str(text).map_err(|_| changed("its fields are not those of a plan"))?;
+        if plan.schema != SCHEMA || plan.b24.split('.').take(2).ne(env!("CARGO_PKG_VERSION").split('.').take(2)) {
+            return Err(changed("it was made by another version of b24"));
+        }
+        if plan.plan_id != id.as_str() {
+            return Err(changed("it bears another id"));
+        }
+        if digest(&plan) != plan.digest {
+            return Err(changed("its digest does not fit"));
+        }
+        let seal = hex::decode(&plan.seal).map_err(|_| changed("its seal does not fit"))?;
+        self.mac(&plan.digest).verify_slice(&seal).map_err(|_| changed("its seal does not fit"))?;
+        Ok((id, plan))
+    }
+
+    /// Returns every plan that can be read, newest first, and whether it was
+    /// cancelled.
+    pub fn list(&self) -> Result<Vec<(Plan, bool)>, StoreError> {
+        let mut plans = Vec::new();
+        for id in self.ids()? {
+            let Some(bytes) = locked::read_if_exists(&self.path(&id))? else { continue };
+            if let Ok(plan) = serde_json::from_slice::<Plan>(&bytes) {
+                plans.push((plan, self.cancelled_path(&id).exists()));
+            }
+        }
+        plans.reverse();
+        Ok(plans)
+    }
+
+    /// Marks a plan as not to be executed.
+    pub fn cancel(&self, text: &str, random: &dyn Random) -> Result<PlanId, PlanError> {
+        let (id, _) = self.load(text)?;
+        locked::create_durable(&self.cancelled_path(&id), b"", &temporary_name(random))?;
+        Ok(id)
+    }
+
+    /// Deletes plans that expired before `now`; returns their ids.
+    pub fn prune(&self, now: DateTime<Utc>) -> Result<Vec<PlanId>, StoreError> {
+        let mut pruned = Vec::new();
+        for id in self.ids()? {
+            let path = self.path(&id);
+            let Some(bytes) = locked::read_if_exists(&path)? else { continue };
+            let expires = serde_json::from_slice::<Plan>(&bytes).ok().and_then(|plan| parse_time(&plan.expires));
+            if expires.is_some_and(|expires| expires < now) {
+                std::fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
+                let _ = std::fs::remove_file(self.cancelled_path(&id));
+                pruned.push(id);
+            }
+        }
+        Ok(pruned)
+    }
+
+    fn ids(&self) -> Result<Vec<PlanId>, StoreError> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StoreError::io("read", &self.folder)(error)),
+        };
+        let mut ids: Vec<PlanId> =
+            entries.filter_map(Result::ok).filter_map(|entry| PlanId::parse(entry.file_name().to_str()?.strip_suffix(".json")?)).collect();
+        ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        Ok(ids)
+    }
+
+    fn path(&self, id: &PlanId) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+
+    fn cancelled_path(&self, id: &PlanId) -> PathBuf {
+        self.folder.join(format!("{id}.cancelled"))
+    }
+
+    fn mac(&self, digest: &str) -> Hmac<Sha256> {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
+        mac.update(b"b24-plan-v1\0");
+        mac.update(digest.as_bytes());
+        mac
+    }
+
+    fn seal(&self, digest: &str) -> String {
+        hex::encode(self.mac(digest).finalize().into_bytes())
+    }
+}
+
+impl Plan {
+    /// Checks that the plan may be executed now, for this portal and user.
+    pub fn check(&self, id: &PlanId, binding: &Binding, now: DateTime<Utc>) -> Result<(), PlanError> {
+        let foreign = |what, planned: &str, actual: &str| PlanError::Foreign {
+            plan: id.clone(),
+            what,
+            planned: planned.to_owned(),
+            actual: actual.to_owned(),
+        };
+        for (what, planned, actual) in [
+            ("portal", &self.portal, &binding.portal),
+            ("profile", &self.profile, &binding.profile),
+            ("user", &self.principal, &binding.principal),
+        ] {
+            if planned != actual {
+                return Err(foreign(what, planned, actual));
+            }
+        }
+        if self.packs != binding.packs {
+            return Err(foreign("packs", &self.packs.join(","), &binding.packs.join(",")));
+        }
+        let expired = || PlanError::Expired { plan: id.clone(), expires: self.expires.clone() };
+        let created = parse_time(&self.created).ok_or_else(expired)?;
+        if created > now + CLOCK_TOLERANCE {
+            return Err(PlanError::FromFuture { plan: id.clone(), created: self.created.clone() });
+        }
+        match parse_time(&self.expires) {
+            Some(expires) if now < expires => Ok(()),
+            _ => Err(expired()),
+        }
+    }
+}
+
+fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
+}
+
+fn preview(step: &Step) -> String {
+    format!("{} ({}): {}", step.method, step.risk, json::canonical(&step.params).chars().take(200).collect::<String>())
+}
+
+/// Returns the digest of all fields but digest and seal.
+fn digest(plan: &Plan) -> String {
+    let mut value = serde_json::to_value(plan).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.shift_remove("digest");
+        fields.shift_remove("seal");
+    }
+    json::sha256_hex(json::canonical(&value))
+}
+
+/// Returns the digest of the embedded catalog.
+#[must_use]
+pub fn catalog_digest() -> String {
+    json::sha256_hex(crate::catalog::TABLE)
+}
+
+/// Returns the folder that holds the plans when `--plan-file PATH` was given.
+#[must_use]
+pub fn folder_beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".d");
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{SystemClock, SystemRandom};
+    use serde_json::json;
+
+    fn binding() -> Binding {
+        Binding {
+            profile: "p".to_owned(),
+            portal: "a.example".to_owned(),
+            principal: "webhook:1".to_owned(),
+            packs: vec!["core".to_owned()],
+        }
+    }
+
+    fn saved(folder: &Path) -> (Plans, Plan) {
+        let plans = Plans::new(folder.to_owned(), [7; 32]);
+        let step =
+            Step { method: "crm.lead.add".to_owned(), api: "v2".to_owned(), params: json!({"b": 1, "a": 2}), risk: "write".to_owned() };
+        let plan = plans.create(&binding(), vec![step], Duration::minutes(30), (&SystemClock, &SystemRandom)).unwrap();
+        (plans, plan)
+    }
+
+    #[test]
+    fn a_saved_plan_is_read_back_and_keeps_the_order_of_its_parameters() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plans, plan) = saved(folder.path());
+        let (id, loaded) = plans.load(&plan.plan_id.to_lowercase()).unwrap();
+        loaded.check(&id, &binding(), SystemClock.now()).unwrap();
+        assert_eq!(loaded.steps[0].params.to_string(), r#"{"b":1,"a":2}"#);
+    }
+
+    #[test]
+    fn every_edit_of_the_file_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plans, plan) = saved(folder.path());
+        let path = folder.path().join(format!("{}.json", plan.plan_id));
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (from, to) in [
+            ("\"b\": 1", "\"b\": 2"),
+            ("crm.lead.add", "crm.lead.del"),
+            ("webhook:1", "webhook:2"),
+            ("{", "{\"x\": 1,"),
+            ("core", "core,sites"),
+        ] {
+            assert!(text.contains(from));
+            std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            assert!(matches!(plans.load(&plan.plan_id), Err(PlanError::Changed { .. })), "{from}");
+        }
+        // An attacker who recomputes the digest still lacks the key.
+        let mut forged: Plan = serde_json::from_str(&text).unwrap();
+        forged.steps[0].method = "crm.lead.delete".to_owned();
+        forged.digest = digest(&forged);
+        std::fs::write(&path, serde_json::to_string(&forged).unwrap()).unwrap();
+        assert!(matches!(plans.load(&plan.plan_id), Err(PlanError::Changed { .. })));
+    }
+
+    #[test]
+    fn a_plan_is_good_for_its_binding_and_its_time_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plans, plan) = saved(folder.path());
+        let (id, plan) = plans.load(&plan.plan_id).unwrap();
+        let now = SystemClock.now();
+        assert!(matches!(plan.check(&id, &binding(), now + Duration::minutes(31)), Err(PlanError::Expired { .. })));
+        assert!(matches!(plan.check(&id, &binding(), now - Duration::minutes(6)), Err(PlanError::FromFuture { .. })));
+        for change in [
+            |b: &mut Binding| b.portal.push('x'),
+            |b: &mut Binding| b.profile.push('x'),
+            |b: &mut Binding| b.principal.push('x'),
+            |b: &mut Binding| b.packs.push("sites".to_owned()),
+        ] {
+            let mut other = binding();
+            change(&mut other);
+            assert!(matches!(plan.check(&id, &other, now), Err(PlanError::Foreign { .. })));
+        }
+    }
+}

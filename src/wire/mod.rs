@@ -1,0 +1,8 @@
+//! The only HTTP that b24 speaks.
+
+pub mod answer;
+pub mod auth;
+pub mod batch_answer;
+mod client;
+pub mod retry;
+pub mod transport;

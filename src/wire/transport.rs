@@ -1,0 +1,122 @@
+//! The only sender of method calls: it takes a [`Departure`] and says what
+//! came of it.
+
+use super::answer::{Answer, Obstacle, Reading, ServerError, Verdict, judge};
+use super::auth::{Authorized, Authorizer};
+use super::client::{self, Failed};
+use super::retry::Ended;
+use crate::call::{Request, ShapeError};
+use crate::catalog::Api;
+use crate::gate::{Departure, Flight};
+use crate::ids::Portal;
+use crate::risk::Risk;
+use serde_json::{Map, Value};
+use std::path::Path;
+use std::time::Duration;
+
+/// Sends to one portal.
+pub struct Transport {
+    http: reqwest::blocking::Client,
+}
+
+/// What came of one attempt.
+pub struct Sent {
+    /// The spent permission, to be settled or, when it surely was not
+    /// executed, taken back.
+    pub flight: Flight,
+    /// The answer, if one came.
+    pub answer: Option<Answer>,
+    /// What it means.
+    pub ended: Ended,
+}
+
+impl Transport {
+    /// Prepares to send to a portal.
+    pub fn new(portal: &Portal, timeout: Duration, ca_file: Option<&Path>) -> Result<Transport, String> {
+        client::build(portal, timeout, ca_file).map(|http| Transport { http })
+    }
+
+    /// Sends one request.
+    pub fn send(&self, departure: Departure, authorizer: &Authorizer) -> Sent {
+        let call = departure.call();
+        let request_id = departure.request_id().to_owned();
+        let idempotency = call.idempotency_header();
+        let prepared = prepare(&departure, authorizer);
+        let flight = departure.take_off();
+        let (authorized, body) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Sent { flight, answer: None, ended: Ended::NotSent(error.to_string()) },
+        };
+        let mut headers = vec![("Content-Type", "application/json"), ("X-Request-ID", request_id.as_str())];
+        let bearer = authorized.bearer.as_ref().map(|token| format!("Bearer {}", token.expose()));
+        if let Some(bearer) = &bearer {
+            headers.push(("Authorization", bearer));
+        }
+        if let Some(key) = &idempotency {
+            headers.push(("Idempotency-Key", key));
+        }
+        crate::crash::point("transport.before_send");
+        let answer = client::post(&self.http, authorized.url.expose(), &headers, body);
+        crate::crash::point("transport.after_answer");
+        match answer {
+            Ok(answer) => {
+                let verdict = verdict(&flight, &answer);
+                Sent { flight, answer: Some(answer), ended: Ended::Judged(verdict) }
+            }
+            Err(Failed::NotSent(why)) => Sent { flight, answer: None, ended: Ended::NotSent(why) },
+            Err(Failed::Maybe(why)) => Sent { flight, answer: None, ended: Ended::Lost(why) },
+        }
+    }
+}
+
+fn prepare(departure: &Departure, authorizer: &Authorizer) -> Result<(Authorized, Vec<u8>), ShapeError> {
+    let request = departure.call().request();
+    let authorized = authorizer.authorize(request.wire_name(), request.api());
+    let mut body = request.body()?;
+    if let Some(token) = &authorized.body_token {
+        let mut fields = match body {
+            Value::Object(fields) => fields,
+            // Positional parameters make room for the token as numeric keys.
+            Value::Array(items) => items.into_iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect(),
+            _ => Map::new(),
+        };
+        fields.insert("auth".to_owned(), Value::from(token.expose()));
+        body = Value::Object(fields);
+    }
+    Ok((authorized, serde_json::to_vec(&body).unwrap_or_default()))
+}
+
+/// Judges an answer. The OpenAPI document of REST 3.0 is the one success
+/// without a `result` (b24restdocs: api-reference/rest-v3.md).
+fn verdict(flight: &Flight, answer: &Answer) -> Verdict {
+    let reading = Reading::of(&answer.body);
+    let request = flight.request();
+    let is_document = answer.status == 200
+        && request.api() == Api::V3
+        && ["documentation", "rest.documentation.openapi"].contains(&request.wire_name())
+        && reading.as_ref().is_some_and(|reading| reading.error.is_none());
+    if is_document {
+        return Verdict::Success;
+    }
+    let verdict = judge(answer, reading.as_ref());
+    let is_writing_batch_v3 =
+        matches!(request, Request::Batch(_)) && request.api() == Api::V3 && flight.risks().iter().any(|risk| *risk > Risk::Read);
+    if is_writing_batch_v3 { doubt(verdict) } else { verdict }
+}
+
+/// An error of one command of a v3 batch ends the batch; whether the commands
+/// before it are rolled back is not documented. Only errors that the batch
+/// itself is turned away with, which keep the form of v2, prove that nothing
+/// ran.
+fn doubt(verdict: Verdict) -> Verdict {
+    let is_of_a_command = |error: &ServerError| error.code.to_ascii_uppercase().starts_with("BITRIX_REST_V3_");
+    match verdict {
+        Verdict::Refused(error) => {
+            Verdict::Maybe(format!("a command of the v3 batch was refused ({}); earlier ones may have run", error.code))
+        }
+        Verdict::NotExecuted(Obstacle::Auth(error) | Obstacle::MethodNotFound(error)) if is_of_a_command(&error) => {
+            Verdict::Maybe(format!("a command of the v3 batch was refused ({}); earlier ones may have run", error.code))
+        }
+        other => other,
+    }
+}
