@@ -1,6 +1,7 @@
 //! The map.
 
 pub mod crash;
+pub mod emulator;
 pub mod env;
 pub mod error;
 pub mod host;
