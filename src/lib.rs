@@ -4,6 +4,7 @@ pub mod call;
 pub mod catalog;
 pub mod crash;
 pub mod credential;
+pub mod emulator;
 pub mod env;
 pub mod error;
 pub mod gate;

@@ -1,0 +1,201 @@
+//! The life of one request: arrival, latency, fault, execution, answer.
+
+use super::envelope::Api;
+use super::execute::{self, Ask, Reply};
+use super::faults::{FaultBook, FaultKind};
+use super::limits::Limits;
+use super::portal::{Caller, Portal};
+use super::request::{Address, Call, Incoming, Target};
+use super::seen::{SeenLog, SeenRequest, SeenStatus};
+use crate::host::Clock;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What all connections of a server share.
+pub(super) struct Shared {
+    pub(super) portal: Mutex<Portal>,
+    pub(super) faults: FaultBook,
+    pub(super) seen: SeenLog,
+    pub(super) limits: Limits,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) origin: String,
+    /// Set when the server ends: nothing is executed any more.
+    pub(super) stopping: AtomicBool,
+}
+
+/// How a request is answered.
+pub(super) enum Answered {
+    Whole(Reply),
+    /// The headers announce all of it, half of it is sent.
+    Truncated(Reply),
+    /// The connection is closed without a byte.
+    Dropped,
+}
+
+/// Carries a request through.
+pub(super) async fn exchange(shared: Arc<Shared>, incoming: Incoming) -> Answered {
+    let address = Address::parse(&incoming.path);
+    let call = Call::parse(&incoming, &address);
+    let number = shared.seen.arrive(seen(&shared, &incoming, &address, &call));
+    let echo = echoed_headers(&incoming, &address);
+    let job = Job {
+        number,
+        method: address.method.clone(),
+        target: address.target,
+        call,
+        request_id: incoming.header("x-request-id"),
+        key: incoming.header("idempotency-key"),
+    };
+    let mut answered = perform(&shared, job).await;
+    let status = match &mut answered {
+        Answered::Whole(reply) | Answered::Truncated(reply) => {
+            reply.headers.extend(echo);
+            SeenStatus::Answered(reply.status)
+        }
+        Answered::Dropped => SeenStatus::Dropped,
+    };
+    shared.seen.end(number, status);
+    answered
+}
+
+/// What is left of a request when it has been read.
+struct Job {
+    number: usize,
+    method: String,
+    target: Target,
+    call: Call,
+    request_id: Option<String>,
+    key: Option<String>,
+}
+
+async fn perform(shared: &Arc<Shared>, job: Job) -> Answered {
+    if job.target == Target::Nothing {
+        return Answered::Whole(Reply::page(404, "Not Found"));
+    }
+    wait(shared, shared.limits.latency).await;
+    let fault = shared.faults.meet(&job.method);
+    if let Some(answered) = refused(fault.as_ref()) {
+        return answered;
+    }
+    if let Some(FaultKind::SlowBefore { wait: time }) = fault {
+        wait(shared, time).await;
+    }
+    let worker = shared.clone();
+    let Ok(Some(reply)) = tokio::task::spawn_blocking(move || executed(&worker, &job)).await else {
+        return Answered::Dropped;
+    };
+    if let Some(FaultKind::Slow { wait: time }) = fault {
+        wait(shared, time).await;
+    }
+    spoiled(fault.as_ref(), reply)
+}
+
+/// Waits on the portal's clock, without the lock of the data and without
+/// holding up other requests.
+async fn wait(shared: &Arc<Shared>, time: Duration) {
+    if time.is_zero() {
+        return;
+    }
+    let clock = shared.clock.clone();
+    // A wait that was broken off by the end of the server needs no answer.
+    let _ = tokio::task::spawn_blocking(move || clock.sleep(time)).await;
+}
+
+/// Works on the portal; `None` when the server is ending.
+fn executed(shared: &Shared, job: &Job) -> Option<Reply> {
+    let mut portal = shared.portal.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared.stopping.load(Ordering::SeqCst) {
+        return None;
+    }
+    let caller = Caller::unknown(job.request_id.clone());
+    let reply = portal.turn(caller, &shared.faults, |turn| match job.target {
+        Target::Rest(api) => execute::rest(turn, &Ask { api, method: &job.method, call: &job.call, idempotency_key: job.key.as_deref() }),
+        Target::Token => execute::token(turn, &job.call, &shared.origin),
+        Target::Nothing => Reply::page(404, "Not Found"),
+    });
+    let reply =
+        reply.unwrap_or_else(|error| Reply::json(500, &json!({"error": "INTERNAL_SERVER_ERROR", "error_description": error.to_string()})));
+    if reply.executed {
+        shared.seen.executed(job.number);
+    }
+    Some(reply)
+}
+
+/// Returns the answer of a fault that lets nothing be executed.
+fn refused(fault: Option<&FaultKind>) -> Option<Answered> {
+    let fault = fault?;
+    if let Some(refusal) = fault.refusal() {
+        return Some(Answered::Whole(Reply::refusal(&refusal)));
+    }
+    match fault {
+        FaultKind::DropBeforeExecuting => Some(Answered::Dropped),
+        FaultKind::Html502 => Some(Answered::Whole(Reply::page(502, "Bad Gateway"))),
+        FaultKind::Html403 => Some(Answered::Whole(Reply::page(403, "Forbidden"))),
+        FaultKind::Redirect { location } => {
+            let mut reply = Reply::page(302, "Found");
+            reply.headers.push(("Location", location.clone()));
+            Some(Answered::Whole(reply))
+        }
+        _ => None,
+    }
+}
+
+/// Spoils the answer of a call that was executed.
+fn spoiled(fault: Option<&FaultKind>, mut reply: Reply) -> Answered {
+    let with_body = |body: &str| Reply { body: body.to_owned(), ..reply.clone() };
+    match fault {
+        Some(FaultKind::ExecuteThenDrop) => Answered::Dropped,
+        Some(FaultKind::ExecuteThen500) => Answered::Whole(Reply { status: 500, content_type: "text/html", ..with_body("") }),
+        Some(FaultKind::ExecuteThenHtml502) => Answered::Whole(Reply::page(502, "Bad Gateway")),
+        Some(FaultKind::TruncatedJson) => Answered::Truncated(reply),
+        Some(FaultKind::EmptyBody200) => Answered::Whole(with_body("")),
+        Some(FaultKind::Garbage200) => Answered::Whole(with_body("<br />\n<b>Notice</b>: {\"result\":")),
+        Some(FaultKind::InternalError) => {
+            Answered::Whole(Reply::json(500, &json!({"error": "INTERNAL_SERVER_ERROR", "error_description": "Internal server error"})))
+        }
+        Some(FaultKind::LoneSurrogate) => {
+            // No JSON writer makes such an escape, so it is put in as text.
+            reply.body = reply.body.replacen('{', "{\"note\":\"half a character: \\ud800\",", 1);
+            Answered::Whole(reply)
+        }
+        _ => Answered::Whole(reply),
+    }
+}
+
+fn seen(shared: &Shared, incoming: &Incoming, address: &Address, call: &Call) -> SeenRequest {
+    let params = match address.target {
+        // Holds the client's secret.
+        Target::Token => Value::Null,
+        Target::Rest(_) | Target::Nothing => call.params.clone().unwrap_or(Value::Null),
+    };
+    SeenRequest {
+        at: shared.clock.now(),
+        boot_ns: shared.clock.boot_ns(),
+        verb: incoming.verb.clone(),
+        path: address.shown.clone(),
+        method: address.method.clone(),
+        api: match address.target {
+            Target::Rest(api) => Some(api),
+            Target::Token | Target::Nothing => None,
+        },
+        request_id: incoming.header("x-request-id"),
+        idempotency_key: incoming.header("idempotency-key"),
+        params,
+        status: SeenStatus::Pending,
+        executed: false,
+    }
+}
+
+/// Returns the headers that come back as they were sent.
+fn echoed_headers(incoming: &Incoming, address: &Address) -> Vec<(&'static str, String)> {
+    let mut echo = Vec::new();
+    if let Some(id) = incoming.header("x-request-id") {
+        echo.push(("X-Request-ID", id));
+    }
+    if let (Target::Rest(Api::V3), Some(key)) = (address.target, incoming.header("idempotency-key")) {
+        echo.push(("Idempotency-Key", key));
+    }
+    echo
+}
