@@ -79,15 +79,15 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Answered {
     if let Some(answered) = refused(fault.as_ref()) {
         return answered;
     }
-    if let Some(FaultKind::SlowBefore { wait: time }) = fault {
-        wait(shared, time).await;
+    if let Some(FaultKind::SlowBefore { ms }) = fault {
+        wait(shared, Duration::from_millis(ms)).await;
     }
     let worker = shared.clone();
     let Ok(Some(reply)) = tokio::task::spawn_blocking(move || executed(&worker, &job)).await else {
         return Answered::Dropped;
     };
-    if let Some(FaultKind::Slow { wait: time }) = fault {
-        wait(shared, time).await;
+    if let Some(FaultKind::Slow { ms }) = fault {
+        wait(shared, Duration::from_millis(ms)).await;
     }
     spoiled(fault.as_ref(), reply)
 }
