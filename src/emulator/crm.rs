@@ -91,19 +91,21 @@ fn update_classic(turn: &mut Turn<'_>, method: &str, entity: &str, params: &Map<
 }
 
 fn list(turn: &mut Turn<'_>, entity: &str, params: &Map<String, Value>) -> Answer {
-    let query = Query::parse(params, &Classic)?;
+    let query = Query::parse(params, &Classic(entity))?;
     let columns = selected(entity, params);
     let page = page(turn, entity, &query);
     let rows = page.rows.iter().map(|row| Value::Object(project(row, &columns))).collect();
     Ok(Success { total: page.total, next: page.next, ..Success::new(Value::Array(rows)) })
 }
 
-/// The classic methods take any name in a filter.
-struct Classic;
+/// The classic methods ignore names that they do not know.
+struct Classic<'a>(&'a str);
 
-impl Schema for Classic {
+impl Schema for Classic<'_> {
     fn column(&self, name: &str) -> Result<Option<String>, Refusal> {
-        Ok(Some(name.to_uppercase()))
+        let name = name.to_uppercase();
+        let known = fields::find(self.0, &name).is_some() || fields::is_custom(&name);
+        Ok(known.then_some(name))
     }
 }
 

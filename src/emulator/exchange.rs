@@ -79,15 +79,15 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Answered {
     if let Some(answered) = refused(fault.as_ref()) {
         return answered;
     }
-    if let Some(FaultKind::SlowBefore { wait: time }) = fault {
-        wait(shared, time).await;
+    if let Some(FaultKind::SlowBefore { ms }) = fault {
+        wait(shared, Duration::from_millis(ms)).await;
     }
     let worker = shared.clone();
     let Ok(Some(reply)) = tokio::task::spawn_blocking(move || executed(&worker, &job)).await else {
         return Answered::Dropped;
     };
-    if let Some(FaultKind::Slow { wait: time }) = fault {
-        wait(shared, time).await;
+    if let Some(FaultKind::Slow { ms }) = fault {
+        wait(shared, Duration::from_millis(ms)).await;
     }
     spoiled(fault.as_ref(), reply)
 }
@@ -138,30 +138,54 @@ fn refused(fault: Option<&FaultKind>) -> Option<Answered> {
             reply.headers.push(("Location", location.clone()));
             Some(Answered::Whole(reply))
         }
-        _ => None,
+        FaultKind::QueryLimit
+        | FaultKind::Overload
+        | FaultKind::OperationTimeLimit
+        | FaultKind::ExpiredToken
+        | FaultKind::MethodConfirm
+        | FaultKind::Error { .. }
+        | FaultKind::ExecuteThenDrop
+        | FaultKind::ExecuteThen500
+        | FaultKind::ExecuteThenHtml502
+        | FaultKind::TruncatedJson
+        | FaultKind::Slow { .. }
+        | FaultKind::SlowBefore { .. }
+        | FaultKind::InternalError
+        | FaultKind::EmptyBody200
+        | FaultKind::Garbage200
+        | FaultKind::LoneSurrogate => None,
     }
 }
 
 /// Spoils the answer of a call that was executed.
 fn spoiled(fault: Option<&FaultKind>, mut reply: Reply) -> Answered {
-    let with_body = |body: &str| Reply { body: body.to_owned(), ..reply.clone() };
+    let Some(fault) = fault else { return Answered::Whole(reply) };
     match fault {
-        Some(FaultKind::ExecuteThenDrop) => Answered::Dropped,
-        Some(FaultKind::ExecuteThen500) => Answered::Whole(Reply { status: 500, content_type: "text/html", ..with_body("") }),
-        Some(FaultKind::ExecuteThenHtml502) => Answered::Whole(Reply::page(502, "Bad Gateway")),
-        Some(FaultKind::TruncatedJson) => Answered::Truncated(reply),
-        Some(FaultKind::EmptyBody200) => Answered::Whole(with_body("")),
-        Some(FaultKind::Garbage200) => Answered::Whole(with_body("<br />\n<b>Notice</b>: {\"result\":")),
-        Some(FaultKind::InternalError) => {
-            Answered::Whole(Reply::json(500, &json!({"error": "INTERNAL_SERVER_ERROR", "error_description": "Internal server error"})))
+        FaultKind::ExecuteThenDrop => return Answered::Dropped,
+        FaultKind::TruncatedJson => return Answered::Truncated(reply),
+        FaultKind::ExecuteThen500 => reply = Reply { body: String::new(), ..Reply::page(500, "") },
+        FaultKind::ExecuteThenHtml502 => reply = Reply::page(502, "Bad Gateway"),
+        FaultKind::InternalError => {
+            reply = Reply::json(500, &json!({"error": "INTERNAL_SERVER_ERROR", "error_description": "Internal server error"}));
         }
-        Some(FaultKind::LoneSurrogate) => {
-            // No JSON writer makes such an escape, so it is put in as text.
-            reply.body = reply.body.replacen('{', "{\"note\":\"half a character: \\ud800\",", 1);
-            Answered::Whole(reply)
-        }
-        _ => Answered::Whole(reply),
+        FaultKind::EmptyBody200 => reply.body.clear(),
+        FaultKind::Garbage200 => "<br />\n<b>Notice</b>: {\"result\":".clone_into(&mut reply.body),
+        // No JSON writer makes such an escape, so it is put in as text.
+        FaultKind::LoneSurrogate => reply.body = reply.body.replacen('{', "{\"note\":\"half a character: \\ud800\",", 1),
+        FaultKind::Slow { .. }
+        | FaultKind::SlowBefore { .. }
+        | FaultKind::DropBeforeExecuting
+        | FaultKind::Html502
+        | FaultKind::Html403
+        | FaultKind::Redirect { .. }
+        | FaultKind::QueryLimit
+        | FaultKind::Overload
+        | FaultKind::OperationTimeLimit
+        | FaultKind::ExpiredToken
+        | FaultKind::MethodConfirm
+        | FaultKind::Error { .. } => {}
     }
+    Answered::Whole(reply)
 }
 
 fn seen(shared: &Shared, incoming: &Incoming, address: &Address, call: &Call) -> SeenRequest {

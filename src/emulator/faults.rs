@@ -5,7 +5,6 @@ use crate::error::{Code, Coded};
 use crate::method::{Method, Pattern, PatternError};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 /// One fault: which requests it meets and what it does to them.
 #[derive(Debug, Clone)]
@@ -39,13 +38,13 @@ pub enum FaultKind {
     TruncatedJson,
     /// Executes, then waits before the answer.
     Slow {
-        /// How long.
-        wait: Duration,
+        /// How long, in milliseconds.
+        ms: u64,
     },
     /// Waits, then executes and answers.
     SlowBefore {
-        /// How long.
-        wait: Duration,
+        /// How long, in milliseconds.
+        ms: u64,
     },
     /// Answers 302; nothing is executed.
     Redirect {
@@ -187,8 +186,8 @@ fn kind_of(name: &str, settings: &mut Settings) -> Result<FaultKind, FaultError>
         "execute-then-html-502" => FaultKind::ExecuteThenHtml502,
         "html-403" => FaultKind::Html403,
         "truncated-json" => FaultKind::TruncatedJson,
-        "slow" => FaultKind::Slow { wait: settings.wait()? },
-        "slow-before" => FaultKind::SlowBefore { wait: settings.wait()? },
+        "slow" => FaultKind::Slow { ms: settings.wait_ms()? },
+        "slow-before" => FaultKind::SlowBefore { ms: settings.wait_ms()? },
         "redirect" => FaultKind::Redirect { location: settings.take("location").unwrap_or_else(|| "https://moved.example/".to_owned()) },
         "query-limit" => FaultKind::QueryLimit,
         "overload" => FaultKind::Overload,
@@ -241,8 +240,8 @@ impl Settings {
         self.take(name).map(|value| value.parse().map_err(|_| FaultError::Setting(format!("{name}={value}")))).transpose()
     }
 
-    fn wait(&mut self) -> Result<Duration, FaultError> {
-        Ok(Duration::from_millis(self.number("ms")?.unwrap_or(1000).into()))
+    fn wait_ms(&mut self) -> Result<u64, FaultError> {
+        Ok(self.number("ms")?.unwrap_or(1000).into())
     }
 }
 

@@ -198,7 +198,9 @@ impl Kind {
                 let yes = matches!(value_text(value).as_str(), "Y" | "y" | "1" | "true");
                 Value::from(if yes { "Y" } else { "N" })
             }
-            _ => Value::String(value_text(value)),
+            (Kind::Integer | Kind::User | Kind::Text | Kind::Status | Kind::Date | Kind::DateTime | Kind::Multiple, _) => {
+                Value::String(value_text(value))
+            }
         }
     }
 
@@ -209,7 +211,7 @@ impl Kind {
         match self {
             Kind::Integer | Kind::User => number(&text),
             Kind::Double => number(trim_zeros(&text)),
-            _ => value.clone(),
+            Kind::Text | Kind::Char | Kind::Status | Kind::Date | Kind::DateTime | Kind::Multiple => value.clone(),
         }
     }
 

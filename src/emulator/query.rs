@@ -82,7 +82,9 @@ impl Query {
             return Page { rows: matching.take(PAGE).collect(), total: None, next: None };
         }
         let mut found: Vec<&Row> = matching.collect();
-        found.sort_by(|left, right| self.compare(left, right));
+        if !by_id {
+            found.sort_by(|left, right| self.compare(left, right));
+        }
         let total = found.len();
         match self.start {
             Start::Uncounted => Page { rows: found.into_iter().take(PAGE).collect(), total: None, next: None },

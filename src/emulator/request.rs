@@ -3,6 +3,7 @@
 use super::envelope::{Api, Refusal};
 use super::php;
 use super::portal::Credential;
+use crate::secret::MASK;
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -45,7 +46,7 @@ impl Address {
     /// Reads a path. Doubled and trailing slashes and the suffix `.json` are
     /// what SDKs send, and portals take them.
     pub(super) fn parse(path: &str) -> Address {
-        let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(php_path).collect();
+        let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let (target, rest) = match parts.as_slice() {
             ["rest", "api", rest @ ..] => (Target::Rest(Api::V3), rest),
@@ -60,15 +61,22 @@ impl Address {
             }
             _ => (None, ""),
         };
-        let shown = match &webhook {
-            Some((_, code)) => path.replace(code.as_str(), crate::secret::MASK),
-            None => path.to_owned(),
-        };
-        Address { target, method: fold_method(method), webhook, shown }
+        Address { target, method: fold_method(method), webhook, shown: shown(&parts, rest) }
     }
 }
 
-fn php_path(part: &str) -> String {
+/// Returns the path without what stands where a webhook's code stands, also
+/// when the address is no good.
+fn shown(parts: &[&str], rest: &[&str]) -> String {
+    let code = match rest {
+        [user, _, ..] if user.bytes().all(|byte| byte.is_ascii_digit()) => Some(parts.len() - rest.len() + 1),
+        _ => None,
+    };
+    let parts = parts.iter().enumerate().map(|(index, part)| if Some(index) == code { MASK } else { part });
+    parts.fold(String::new(), |path, part| path + "/" + part)
+}
+
+fn decoded(part: &str) -> String {
     percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
 }
 
@@ -155,4 +163,25 @@ fn json_only(incoming: &Incoming) -> Result<Value, Refusal> {
 
 fn content_type(incoming: &Incoming) -> String {
     incoming.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_apart_and_shown_without_the_code() {
+        for (path, target, method, shown) in [
+            ("/rest/1/c0de/crm.lead.ADD.json", Target::Rest(Api::V2), "crm.lead.add", "/rest/1/***/crm.lead.ADD.json"),
+            ("//rest//crm.lead.add/", Target::Rest(Api::V2), "crm.lead.add", "/rest/crm.lead.add"),
+            ("/rest/api/1/c0de/batch", Target::Rest(Api::V3), "batch", "/rest/api/1/***/batch"),
+            ("/rest/api/tasks.task.get", Target::Rest(Api::V3), "tasks.task.get", "/rest/api/tasks.task.get"),
+            ("/rest/1/%630de/x/y", Target::Rest(Api::V2), "", "/rest/1/***/x/y"),
+            ("/oauth/token/", Target::Token, "oauth.token", "/oauth/token"),
+            ("/", Target::Nothing, "", ""),
+        ] {
+            let address = Address::parse(path);
+            assert_eq!((address.target, address.method.as_str(), address.shown.as_str()), (target, method, shown), "{path}");
+        }
+    }
 }

@@ -56,11 +56,11 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, mut stop: watch::Rec
 async fn answer(shared: Arc<Shared>, request: Request<RequestBody>) -> Result<Response<AnswerBody>, Dropped> {
     let (head, body) = request.into_parts();
     if body.size_hint().lower() > LARGEST_BODY as u64 {
-        return response(&too_large(), Cut::No);
+        return response(too_large(), Cut::No);
     }
     let body = match Limited::new(body, LARGEST_BODY).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return response(&too_large(), Cut::No),
+        Err(error) if error.is::<LengthLimitError>() => return response(too_large(), Cut::No),
         // The client left in the middle of its request.
         Err(_) => return Err(Dropped),
     };
@@ -72,8 +72,8 @@ async fn answer(shared: Arc<Shared>, request: Request<RequestBody>) -> Result<Re
         body,
     };
     match exchange(shared, incoming).await {
-        Answered::Whole(reply) => response(&reply, Cut::No),
-        Answered::Truncated(reply) => response(&reply, Cut::InTheMiddle),
+        Answered::Whole(reply) => response(reply, Cut::No),
+        Answered::Truncated(reply) => response(reply, Cut::InTheMiddle),
         Answered::Dropped => Err(Dropped),
     }
 }
@@ -82,8 +82,8 @@ fn too_large() -> Reply {
     Reply::json(413, &json!({"error": "REQUEST_TOO_LARGE", "error_description": "The request body is too large"}))
 }
 
-fn response(reply: &Reply, cut: Cut) -> Result<Response<AnswerBody>, Dropped> {
-    let mut response = Response::new(AnswerBody::new(Bytes::from(reply.body.clone()), cut));
+fn response(reply: Reply, cut: Cut) -> Result<Response<AnswerBody>, Dropped> {
+    let mut response = Response::new(AnswerBody::new(Bytes::from(reply.body), cut));
     *response.status_mut() = StatusCode::from_u16(reply.status).map_err(|_| Dropped)?;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
     for (name, value) in &reply.headers {

@@ -236,19 +236,23 @@ fn describe() -> Map<String, Value> {
         .collect()
 }
 
-/// Filter and order take upper-case names of real columns.
+/// Filter and order take upper-case names; an unknown one is ignored in a
+/// filter and refused in an order.
 struct TaskSchema;
 
 impl Schema for TaskSchema {
     fn column(&self, name: &str) -> Result<Option<String>, Refusal> {
-        Ok(Some(upper(name)))
+        let name = upper(name);
+        let known = is_single(&name) || LISTS.contains(&name.as_str()) || name.starts_with("UF_");
+        Ok(known.then_some(name))
     }
 
     fn check_order(&self, name: &str, _direction: &str) -> Result<(), Refusal> {
-        let name = upper(name);
-        if COLUMNS.iter().any(|(column, _)| *column == name) || FIXED.contains(&name.as_str()) {
-            return Ok(());
-        }
-        Err(Refusal::v2(400, "0", "Invalid sorting key (internal error)"))
+        if is_single(&upper(name)) { Ok(()) } else { Err(Refusal::v2(400, "0", "Invalid sorting key (internal error)")) }
     }
+}
+
+/// Returns whether a column holds one value.
+fn is_single(column: &str) -> bool {
+    COLUMNS.iter().any(|(known, _)| *known == column) || FIXED.contains(&column)
 }

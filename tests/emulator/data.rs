@@ -148,3 +148,58 @@ fn after_the_stop_nothing_is_executed() {
     assert!(world.client.post(world.url("crm.lead.add")).json_body(&json!({"fields": {}})).send().is_err());
     assert!(world.changes().is_empty());
 }
+
+/// The folder that this test binary serves when it is started as a child.
+const SERVED: &str = "B24_TEST_SERVED_FOLDER";
+
+/// Nothing by itself: the other process of the next test.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the parent names the folder in the environment")]
+fn child_that_serves_a_folder() {
+    let Some(folder) = std::env::var_os(SERVED) else { return };
+    let mut options = options(Path::new(&folder));
+    options.announce = true;
+    Emulator::start(options).unwrap().wait();
+}
+
+#[test]
+fn what_a_killed_server_answered_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().join("webhook-url");
+    for round in 1..=3 {
+        let _ = std::fs::remove_file(&url);
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["data::child_that_serves_a_folder", "--exact"])
+            .env(SERVED, folder.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while !url.exists() {
+            std::thread::yield_now();
+        }
+        // This process serves the same folder at the same time.
+        let here = Emulator::start(options(folder.path())).unwrap();
+        let there = std::fs::read_to_string(&url).unwrap();
+        let answered: Vec<u64> = std::thread::scope(|scope| {
+            let adders: Vec<_> = (0..4).map(|_| scope.spawn(|| add_until_it_fails(there.trim()))).collect();
+            while changes(folder.path()).unwrap().len() < round * 50 {
+                add(&here, "here");
+            }
+            child.kill().unwrap();
+            adders.into_iter().flat_map(|adder| adder.join().unwrap()).collect()
+        });
+        child.wait().unwrap();
+        let last = add(&here, "after the kill").as_u64().unwrap();
+        let logged: Vec<u64> = changes(folder.path()).unwrap().iter().map(|change| change.id).collect();
+        assert_eq!(logged, (1..=last).collect::<Vec<_>>());
+        assert!(answered.iter().all(|id| logged.contains(id)));
+    }
+}
+
+fn add_until_it_fails(webhook: &str) -> Vec<u64> {
+    let client = client();
+    let request = || client.post(format!("{webhook}crm.lead.add")).json_body(&json!({"fields": {"TITLE": "there"}}));
+    std::iter::from_fn(|| request().send().ok()?.text().ok())
+        .map(|text| serde_json::from_str::<Value>(&text).unwrap()["result"].as_u64().unwrap())
+        .collect()
+}
