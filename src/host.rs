@@ -83,6 +83,14 @@ impl Host {
     }
 }
 
+/// Keeps other processes of the user from reading this one's memory, and the
+/// system from writing it to a core file: it will hold secrets. Best effort.
+pub fn harden() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
 /// Returns a version 7 UUID.
 #[must_use]
 pub fn uuid_v7(clock: &dyn Clock, random: &dyn Random) -> String {

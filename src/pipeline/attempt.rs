@@ -93,12 +93,19 @@ impl Trip<'_> {
             }
             NotDeparted::NoIntent => Failure::new(Code::Internal, error.to_string()),
         })?;
+        crate::interrupt::departed(crate::interrupt::UnderWay {
+            method: self.name.clone(),
+            request_id: self.request_id.clone(),
+            records: departure.call().records(),
+        });
         let authorizer = &session.authorizer;
         let sent = match session.sender() {
             Some(transport) => transport.send(departure, authorizer),
             None => return Err(Failure::new(Code::Internal, "there is no HTTP client")),
         };
-        self.land(session, sent)
+        let landed = self.land(session, sent);
+        crate::interrupt::landed();
+        landed
     }
 
     fn labels(&self) -> Attempt<'_> {

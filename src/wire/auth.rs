@@ -79,6 +79,24 @@ pub struct Authorized {
     pub bearer: Option<Secret>,
 }
 
+/// Returns the address of a method with `secret` in the place of the secret,
+/// for people.
+#[must_use]
+pub fn address_form(credential: &Credential, name: &str, api: Api, secret: &str) -> String {
+    let segment = segment(api);
+    match credential {
+        Credential::Webhook { portal, user, .. } => format!("{}/rest/{segment}{user}/{secret}/{name}", portal.origin()),
+        Credential::OAuth(oauth) => format!("{}/rest/{segment}{name}", oauth.portal.origin()),
+    }
+}
+
+fn segment(api: Api) -> &'static str {
+    match api {
+        Api::V2 => "",
+        Api::V3 => "api/",
+    }
+}
+
 /// Authorises the requests of one credential.
 pub enum Authorizer {
     /// By the address.
@@ -154,10 +172,7 @@ impl Authorizer {
     /// Returns address and credentials for a method.
     #[must_use]
     pub fn authorize(&self, name: &str, api: Api) -> Authorized {
-        let segment = match api {
-            Api::V2 => "",
-            Api::V3 => "api/",
-        };
+        let segment = segment(api);
         match self {
             Authorizer::Webhook { portal, user, code } => Authorized {
                 url: Secret::new(format!("{}/rest/{segment}{user}/{}/{name}", portal.origin(), code.expose())),

@@ -263,7 +263,7 @@ fn parse_line(text: &[u8]) -> Option<Line> {
     let text = std::str::from_utf8(text).ok()?;
     let (checksum, json) = text.split_at_checked(8)?;
     let json = json.strip_prefix(' ')?;
-    if u32::from_str_radix(checksum, 16).ok()? != crc32c::crc32c(json.as_bytes()) {
+    if checksum != format!("{:08x}", crc32c::crc32c(json.as_bytes())) {
         return None;
     }
     serde_json::from_str(json).ok()

@@ -1,0 +1,275 @@
+//! `b24 METHOD`, `b24 call`, and the commands that make and run plans.
+
+use super::args::{Call, Global, Plan as PlanCommand};
+use super::connect::{Connected, connect};
+use super::{Stop, help, params, printed};
+use crate::error::{Code, Failure};
+use crate::gate::{self, Consent, Proposal};
+use crate::host::Host;
+use crate::output::{self, ErrorFormat};
+use crate::pipeline::{self, Completed, Handling};
+use crate::secret::MASK;
+use crate::settings::{self, Settings};
+use crate::store::ledger::Reuse;
+use crate::store::plans::Plan;
+use crate::wire::auth::address_form;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Runs a call, or one of the things that can be done with it.
+pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
+    if call.guards.list_packs {
+        return help::packs(None, host);
+    }
+    let settings = settings::resolve(&call.options(global), host)?;
+    if !call.request.quiet {
+        for text in &settings.notices {
+            output::note(host, "notice", "settings", text, format);
+        }
+    }
+    if let Some(id) = &call.plans.execute_plan {
+        if call.method.is_some() || call.request.params.is_some() {
+            return Err(Failure::new(Code::Usage, "--execute-plan sends what the plan says; it takes no method and no parameters").into());
+        }
+        return execute(id, settings, handling(call), (call.request.meta, call.request.quiet), host, format);
+    }
+    let Some(method) = &call.method else {
+        return Err(Failure::new(Code::Usage, "no method is given").hint("Methods look like crm.lead.list").into());
+    };
+    let params = params::read(call.request.params.as_deref(), &call.items, host)?;
+    let proposal = Proposal { name: method.clone(), params, api: call.api() };
+    if call.request.curl || call.request.dry_run {
+        return rehearse(call, proposal, &settings, host);
+    }
+    let proposal = locally_checked(proposal, &settings)?;
+    let mut connected = connect(settings, host)?;
+    if call.plans.plan_only {
+        let plan = pipeline::plan(&mut connected.session, proposal).map_err(|failure| clean(&connected, failure))?;
+        return printed(output::value(host, &planned(&plan)));
+    }
+    let handling = handling(call)(&connected.session.settings);
+    let result = pipeline::run(&mut connected.session, proposal, &handling);
+    if handling.key.is_some()
+        && matches!(&result, Ok(completed) if completed.failure.is_none())
+        && is_read(&connected, method)
+        && !call.request.quiet
+    {
+        output::note(host, "warning", "key_ignored", "an idempotency key means nothing for a read", format);
+    }
+    finish(result, &connected, (call.request.meta, call.request.quiet), host, format)
+}
+
+fn is_read(connected: &Connected, method: &str) -> bool {
+    let Ok(method) = crate::method::Method::parse(method) else { return false };
+    let _ = connected;
+    !method.is_batch() && crate::risk::rate(&method, crate::catalog::find(&method).is_some(), &Value::Null) == crate::risk::Risk::Read
+}
+
+/// Without a usable credential the gates still speak first: what is wrong with
+/// the call itself can be said without a portal.
+fn locally_checked(proposal: Proposal, settings: &Settings) -> Result<Proposal, Stop> {
+    if matches!(settings.credential, Some(Err(_))) {
+        gate::appraise(copy(&proposal), &settings.policy)?;
+    }
+    Ok(proposal)
+}
+
+fn copy(proposal: &Proposal) -> Proposal {
+    Proposal { name: proposal.name.clone(), params: proposal.params.clone(), api: proposal.api }
+}
+
+/// `b24 plan …`.
+pub(super) fn plan_command(command: &PlanCommand, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
+    let settings = settings::resolve(&global.options(), host)?;
+    if let PlanCommand::Execute { id, consent } = command {
+        let handling = Handling { consent: consent.consent(), key: None, reuse: plain_reuse(&settings) };
+        return execute(id, settings, move |_: &Settings| handling, (false, false), host, format);
+    }
+    settings.state.prepare()?;
+    let key = settings.state.install_key(host.random.as_ref())?;
+    let plans = crate::store::plans::Plans::new(settings.plans_folder.clone(), key);
+    let value = match command {
+        PlanCommand::List => {
+            let rows = plans.list()?.into_iter().map(|(plan, is_cancelled)| {
+                json!({"plan_id": plan.plan_id, "expires": plan.expires, "cancelled": is_cancelled, "profile": plan.profile, "portal": plan.portal, "steps": plan.preview})
+            });
+            json!({"schema": "b24.plans/1", "plans": rows.collect::<Value>()})
+        }
+        PlanCommand::Show { id } => json!({"schema": "b24.plan-shown/1", "plan": plans.load(id)?.1}),
+        PlanCommand::Cancel { id } => {
+            json!({"schema": "b24.plan-cancelled/1", "plan_id": plans.cancel(id, host.random.as_ref())?.as_str()})
+        }
+        PlanCommand::Prune => {
+            let pruned: Vec<String> = plans.prune(host.clock.now())?.iter().map(ToString::to_string).collect();
+            json!({"schema": "b24.plans-pruned/1", "pruned": pruned})
+        }
+        PlanCommand::Execute { .. } => return Ok(()),
+    };
+    printed(output::value(host, &value))
+}
+
+fn execute(
+    id: &str,
+    settings: Settings,
+    handling: impl FnOnce(&Settings) -> Handling,
+    (meta, quiet): (bool, bool),
+    host: &mut Host,
+    format: ErrorFormat,
+) -> Result<(), Stop> {
+    let handling = handling(&settings);
+    let mut connected = connect(settings, host)?;
+    let result = pipeline::execute_plan(&mut connected.session, id, &handling);
+    finish(result, &connected, (meta, quiet), host, format)
+}
+
+/// Returns what `--plan-only` prints. The command to run next has no consent
+/// in it: that is for the user to give.
+fn planned(plan: &Plan) -> Value {
+    json!({"plan": plan, "next": {"execute_command": format!("b24 --execute-plan {}", plan.plan_id)}})
+}
+
+fn plain_reuse(settings: &Settings) -> Reuse {
+    Reuse {
+        repeat_window: settings.repeat_window,
+        again: false,
+        replay_auto_for: settings.replay_auto_for,
+        skip: false,
+        retry_failed: false,
+        wait: Duration::ZERO,
+    }
+}
+
+/// Returns how a call is to be handled, once the settings are known.
+fn handling(call: &Call) -> impl FnOnce(&Settings) -> Handling + use<> {
+    let consent: Consent = call.consent.consent();
+    let key = call.repeat.idempotency_key.clone();
+    let (again, retry_failed, waits) = (call.repeat.again, call.repeat.retry_failed, call.repeat.wait);
+    move |settings: &Settings| Handling {
+        consent,
+        key,
+        reuse: Reuse {
+            again,
+            retry_failed,
+            skip: settings.no_idempotency,
+            wait: if waits { settings.limits.max_wait } else { Duration::ZERO },
+            ..plain_reuse(settings)
+        },
+    }
+}
+
+/// Takes the session's secrets out of a failure.
+fn clean(connected: &Connected, failure: Failure) -> Failure {
+    let redactor = &connected.session.redactor;
+    let details = serde_json::from_str(&redactor.redact_text(&Value::Object(failure.details.clone()).to_string())).unwrap_or_default();
+    Failure {
+        message: redactor.redact_text(&failure.message),
+        hint: failure.hint.map(|hint| redactor.redact_text(&hint)),
+        details,
+        ..failure
+    }
+}
+
+fn finish(
+    result: Result<Completed, Failure>,
+    connected: &Connected,
+    (meta, quiet): (bool, bool),
+    host: &mut Host,
+    format: ErrorFormat,
+) -> Result<(), Stop> {
+    let completed = result.map_err(|failure| clean(connected, failure))?;
+    let note = match (completed.note, meta) {
+        (None, true) => Some(json!({"profile": connected.session.settings.profile, "portal": connected.session.identity})),
+        (note, _) => note,
+    };
+    let body = connected.session.redactor.redact(&completed.body);
+    printed(output::body(host, &body, note.as_ref()))?;
+    if !quiet {
+        for (code, text) in &completed.warnings {
+            output::note(host, "warning", code, &connected.session.redactor.redact_text(text), format);
+        }
+    }
+    match completed.failure {
+        Some(failure) => Err(clean(connected, failure).into()),
+        None => Ok(()),
+    }
+}
+
+/// `--dry-run` and `--curl`: passes the gates that record nothing and shows
+/// what would be sent. Needs no credential and writes no state.
+fn rehearse(call: &Call, proposal: Proposal, settings: &Settings, host: &mut Host) -> Result<(), Stop> {
+    let appraised = gate::appraise(copy(&proposal), &settings.policy);
+    let appraised = match appraised {
+        Ok(appraised) => appraised,
+        Err(refusal) => {
+            let gates = gates_until(refusal.step());
+            return Err(Failure::from(refusal).with("gates", gates).into());
+        }
+    };
+    let request = appraised.request();
+    let (url, body) = (masked_url(settings, request.wire_name(), request.api()), request.body().map_err(Failure::from)?);
+    if call.request.curl {
+        let line = format!(
+            "curl -sS -X POST {} -H 'Content-Type: application/json' --data {}",
+            shell_url(settings, request.wire_name(), request.api()),
+            shell_quoted(&body.to_string())
+        );
+        return printed(output::text(host, &line));
+    }
+    let risk = appraised.risk();
+    let consent = appraised.confirm(&settings.policy, call.consent.consent(), false);
+    let (state, plan_needed) = match &consent {
+        Ok(_) => ("passed", false),
+        Err(gate::Refusal::PlanRequired { .. }) => ("missing", true),
+        Err(_) => ("missing", false),
+    };
+    let mut gates = gates_until("consent");
+    if let Some(last) = gates.as_array_mut().and_then(|gates| gates.last_mut()) {
+        *last = json!({"name": "consent", "state": state, "option": risk.option(), "plan": plan_needed});
+    }
+    let shown = json!({
+        "schema": "b24.dry-run/1",
+        "request": {"method": proposal_method(&url), "url_masked": url, "risk": risk.text(), "body": body},
+        "gates": gates,
+        "requests": 1,
+        "complete": consent.is_ok(),
+        "note": "client only, the portal was not asked",
+    });
+    printed(output::value(host, &shown))
+}
+
+fn proposal_method(_url: &str) -> &'static str {
+    "POST"
+}
+
+/// Returns the steps before `stopped` as passed, and that one as refused.
+fn gates_until(stopped: &str) -> Value {
+    let mut gates = Vec::new();
+    for step in gate::STEPS {
+        if *step == stopped {
+            gates.push(json!({"name": step, "state": "refused"}));
+            break;
+        }
+        gates.push(json!({"name": step, "state": "passed"}));
+    }
+    Value::from(gates)
+}
+
+fn masked_url(settings: &Settings, name: &str, api: crate::catalog::Api) -> String {
+    match &settings.credential {
+        Some(Ok(credential)) => address_form(credential, name, api, MASK),
+        Some(Err(_)) => format!("https://PORTAL/rest/…/{name}"),
+        None => format!("http://127.0.0.1/rest/1/{MASK}/{name}"),
+    }
+}
+
+/// Returns the address for a shell, with the secret as a variable.
+fn shell_url(settings: &Settings, name: &str, api: crate::catalog::Api) -> String {
+    match &settings.credential {
+        Some(Ok(credential)) => format!("\"{}\"", address_form(credential, name, api, "$B24_WEBHOOK_CODE")),
+        Some(Err(_)) | None => format!("\"https://$B24_DOMAIN/rest/$B24_WEBHOOK_USER_ID/$B24_WEBHOOK_CODE/{name}\""),
+    }
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

@@ -1,0 +1,147 @@
+//! The face for people, agents and CI jobs: it parses, calls the core and
+//! prints. It decides nothing.
+
+mod args;
+mod call;
+mod connect;
+mod emulator;
+mod help;
+mod params;
+mod records;
+mod route;
+
+use crate::env::Env;
+use crate::error::{Code, Exit, Failure};
+use crate::host::Host;
+use crate::output::{self, ErrorFormat};
+use crate::secret::{Redactor, Secret};
+use args::{Cli, Command};
+use clap::{CommandFactory, FromArgMatches};
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Variables whose values must never be printed.
+const SECRET_VARIABLES: &[&str] = &["B24_WEBHOOK_URL", "B24_WEBHOOK_CODE", "B24_ACCESS_TOKEN", "B24_REFRESH_TOKEN", "B24_CLIENT_SECRET"];
+
+/// The whole program: parses the arguments, runs the command, prints, and
+/// returns the exit status.
+pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
+    let mut redactor = Redactor::default();
+    learn_variables(&mut redactor, &host.env);
+    let mut format = error_format(None, host);
+    let result = parse(args, host).and_then(|cli| {
+        format = error_format(cli.global.error_format.as_deref(), host);
+        if let Some(path) = &cli.global.env_file {
+            read_env_file(path, host)?;
+            learn_variables(&mut redactor, &host.env);
+            format = error_format(cli.global.error_format.as_deref(), host);
+        }
+        dispatch(cli, host, format)
+    });
+    match result {
+        Ok(()) => Exit::Ok.status(),
+        Err(Stop::Printed) => Exit::Ok.status(),
+        Err(Stop::Failed(failure)) => output::fail(host, &failure, format, &redactor),
+    }
+}
+
+/// Why a command ends before its end.
+enum Stop {
+    /// Help or version was printed, or the reader has gone away.
+    Printed,
+    /// Something is wrong.
+    Failed(Box<Failure>),
+}
+
+impl<F: Into<Failure>> From<F> for Stop {
+    fn from(failure: F) -> Stop {
+        Stop::Failed(Box::new(failure.into()))
+    }
+}
+
+fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
+    let global = cli.global;
+    match cli.command {
+        Command::Call(call) => call::run(&call, &global, host, format),
+        Command::Plan { command } => call::plan_command(&command, &global, host, format),
+        Command::Ledger { command } => records::ledger(&command, &global, host),
+        Command::Audit { command } => records::audit(&command, &global, host),
+        Command::Limits { action } => records::limits(&action, &global, host),
+        Command::Packs { command } => help::packs(command.as_ref(), host),
+        Command::Emulator { command } => emulator::run(&command, &global, host, format),
+        Command::Help { topic } => help::topic(topic.as_deref(), host),
+    }
+}
+
+fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
+    let command = Cli::command();
+    let args = route::route(args, &command)?;
+    match command.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => Ok(cli),
+        Err(error) if !error.use_stderr() => {
+            printed(output::text(host, &error.render().to_string()))?;
+            Err(Stop::Printed)
+        }
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(Failure::new(Code::Usage, "no method and no command is given")
+                .hint("b24 --help lists the commands; methods look like crm.lead.list")
+                .into())
+        }
+        Err(error) => {
+            // Only the first line: the rest is clap's advice, which may name
+            // the very option that a guard withholds.
+            let text = error.render().to_string();
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches('.').to_owned();
+            Err(Failure::new(Code::Usage, line).hint("b24 call --help lists the options").into())
+        }
+    }
+}
+
+/// Takes the result of printing: a reader that went away is not an error.
+fn printed(result: std::io::Result<()>) -> Result<(), Stop> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Stop::Printed),
+        Err(error) => Err(Failure::new(Code::LocalState, format!("standard output cannot be written: {error}")).into()),
+    }
+}
+
+fn error_format(option: Option<&str>, host: &Host) -> ErrorFormat {
+    match option.or(host.env.get("B24_ERROR_FORMAT")) {
+        Some("json") => ErrorFormat::Json,
+        Some("text") => ErrorFormat::Text,
+        _ if host.err_is_terminal => ErrorFormat::Text,
+        _ => ErrorFormat::Json,
+    }
+}
+
+fn learn_variables(redactor: &mut Redactor, env: &Env) {
+    for value in SECRET_VARIABLES.iter().filter_map(|name| env.get(name)) {
+        redactor.learn(&Secret::new(value.to_owned()));
+        // Of a webhook's address, the code is the secret part.
+        for part in value.split('/').filter(|part| part.len() >= 8 && !part.contains('.')) {
+            redactor.learn(&Secret::new(part.to_owned()));
+        }
+    }
+}
+
+/// Reads `NAME=value` lines; quotes around a value are taken off.
+fn read_env_file(path: &Path, host: &mut Host) -> Result<(), Stop> {
+    let path = host.cwd.join(path);
+    let text = crate::store::config::read_secret(&path)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut variables = Vec::new();
+    for (number, line) in lines.enumerate() {
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let Some((name, value)) = line.split_once('=') else {
+            let message = format!("entry {} of {} is not NAME=value", number + 1, path.display());
+            return Err(Failure::new(Code::ConfigInvalid, message).hint("b24 help env lists the variables").into());
+        };
+        let value = value.trim();
+        let quoted = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
+        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+        variables.push((name.trim().to_owned(), value.to_owned()));
+    }
+    host.env.add_missing(variables);
+    Ok(())
+}

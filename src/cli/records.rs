@@ -1,0 +1,97 @@
+//! `b24 ledger`, `b24 audit`, `b24 limits`: what b24 remembers.
+
+use super::args::{Audit, Global, Ledger as LedgerCommand};
+use super::connect::connect;
+use super::{Stop, printed};
+use crate::error::{Code, Failure};
+use crate::host::Host;
+use crate::output;
+use crate::pipeline;
+use crate::session;
+use crate::settings;
+use crate::store::audit::{AuditLog, Durability};
+use crate::store::ledger::record::Verdict;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+pub(super) fn ledger(command: &LedgerCommand, global: &Global, host: &mut Host) -> Result<(), Stop> {
+    let settings = settings::resolve(&global.options(), host)?;
+    let mut connected = connect(settings, host)?;
+    let principal = pipeline::principal(&mut connected.session)?;
+    let ledger = connected.session.ledger(&principal);
+    let value = match command {
+        LedgerCommand::List { all } => {
+            json!({"schema": "b24.ledger/1", "portal": connected.session.identity, "records": ledger.list(*all)?})
+        }
+        LedgerCommand::Show { key } => json!({"schema": "b24.ledger-record/1", "record": ledger.show(key)?}),
+        LedgerCommand::Forget { key } => json!({"schema": "b24.ledger-forgotten/1", "record": ledger.forget(key)?}),
+        LedgerCommand::Resolve { key, verdict, reason } => {
+            if !session::is_person(host) {
+                return Err(Failure::new(Code::PolicyDenied, "an unknown outcome is resolved by a person at a terminal")
+                    .hint("Ask the user to look on the portal and to run the command")
+                    .into());
+            }
+            let verdict = match verdict.as_str() {
+                "executed" => Verdict::Executed,
+                "not-executed" => Verdict::NotExecuted,
+                _ => Verdict::Abandoned,
+            };
+            let fields = json!({"type": "resolve", "actor": session::actor(host), "portal": connected.session.identity,
+                "key": key, "as": verdict, "reason": reason});
+            // Like every change of what b24 knows, recorded before it is made.
+            let fields: Map<String, Value> = fields.as_object().cloned().unwrap_or_default();
+            connected.session.audit.append(&fields, Durability::Durable, connected.session.settings.limits.max_wait)?;
+            json!({"schema": "b24.ledger-resolved/1", "record": ledger.resolve(key, verdict, reason, &session::actor(host))?})
+        }
+    };
+    printed(output::value(host, &value))
+}
+
+pub(super) fn audit(command: &Audit, global: &Global, host: &mut Host) -> Result<(), Stop> {
+    let settings = settings::resolve(&global.options(), host)?;
+    let log = AuditLog::open(settings.audit, Arc::clone(&host.clock), Arc::clone(&host.random));
+    match command {
+        Audit::Tail { lines } => {
+            for record in log.tail(*lines)? {
+                printed(output::text(host, &record.to_string()))?;
+            }
+            Ok(())
+        }
+        Audit::Verify => {
+            let report = log.verify()?;
+            let value = serde_json::to_value(&report).unwrap_or_default();
+            printed(output::value(host, &json!({"schema": "b24.audit-report/1", "intact": report.is_intact(), "report": value})))?;
+            match report.is_intact() {
+                true => Ok(()),
+                false => Err(Failure::new(Code::AuditBroken, format!("the audit log has {} problems", report.problem_count))
+                    .hint("The report on standard output names the records")
+                    .into()),
+            }
+        }
+    }
+}
+
+pub(super) fn limits(action: &str, global: &Global, host: &mut Host) -> Result<(), Stop> {
+    let settings = settings::resolve(&global.options(), host)?;
+    let connected = connect(settings, host)?;
+    let session = &connected.session;
+    if action == "reset" {
+        session.limiter.reset()?;
+    }
+    let rate = session.limiter.status()?.map(|status| {
+        json!({"tokens": status.tokens, "rate": status.rate, "burst": status.burst, "effective_rate": status.effective_rate,
+            "penalties": status.penalties, "next_free_ms": status.next_free_ms})
+    });
+    let operating: Vec<Value> = session
+        .operating
+        .list()?
+        .into_iter()
+        .map(|used| {
+            json!({"principal": used.principal, "method": used.method, "operating_s": used.operating_s,
+                "reset_in_s": used.reset_in.as_secs(), "blocked_for_s": used.blocked_for.as_secs()})
+        })
+        .collect();
+    let value = json!({"schema": "b24.limits/1", "portal": session.identity, "rate_limit": rate, "operating": operating,
+        "retry_budget": session.budget.tokens()?});
+    printed(output::value(host, &value))
+}

@@ -1,0 +1,119 @@
+//! What the first word means: a REST method or a command of b24.
+//!
+//! A word with a dot is a method; so are the few documented methods without
+//! one. Every command of b24 has no dot and none of those names, so that a new
+//! method can never hide a command nor a command a method; `b24 call NAME`
+//! reaches every name.
+
+use crate::catalog;
+use crate::error::{Code, Failure};
+use clap::Command;
+use std::ffi::{OsStr, OsString};
+
+/// Documented methods without a dot.
+pub(super) const UNDOTTED: &[&str] = &["batch", "documentation", "events", "methods", "profile", "scope"];
+
+/// Options that stand for a call without a method.
+const CALLS_WITHOUT_METHOD: &[&str] = &["--execute-plan", "--list-packs"];
+
+/// Inserts `call` where the first word is a method.
+pub(super) fn route(args: Vec<OsString>, command: &Command) -> Result<Vec<OsString>, Failure> {
+    let Some(index) = first_word(&args, command) else {
+        let is_call = args.iter().any(|arg| CALLS_WITHOUT_METHOD.iter().any(|option| names_option(arg, option)));
+        return Ok(if is_call { with_call(args, 1) } else { args });
+    };
+    let word = args[index].to_string_lossy().into_owned();
+    if word.contains('.') || UNDOTTED.contains(&word.to_ascii_lowercase().as_str()) {
+        return Ok(with_call(args, index));
+    }
+    if command.get_subcommands().any(|sub| sub.get_name() == word) {
+        return Ok(args);
+    }
+    let mut suggestions: Vec<String> = catalog::suggestions(&word).into_iter().map(str::to_owned).collect();
+    let close = command.get_subcommands().map(Command::get_name).filter(|name| strsim::jaro_winkler(name, &word) > 0.8);
+    suggestions.splice(0..0, close.map(str::to_owned));
+    suggestions.truncate(3);
+    let hint = match suggestions.is_empty() {
+        true => "b24 --help lists the commands; methods look like crm.lead.list".to_owned(),
+        false => format!("Did you mean {}?", suggestions.join(", ")),
+    };
+    Err(Failure::new(Code::Usage, format!("{} is neither a command nor a method", crate::method::shown(&word)))
+        .hint(hint)
+        .with("suggest", suggestions))
+}
+
+fn with_call(mut args: Vec<OsString>, index: usize) -> Vec<OsString> {
+    args.insert(index, OsString::from("call"));
+    args
+}
+
+fn names_option(arg: &OsStr, option: &str) -> bool {
+    let arg = arg.to_string_lossy();
+    arg == option || arg.strip_prefix(option).is_some_and(|rest| rest.starts_with('='))
+}
+
+/// Returns the index of the first argument that is neither an option nor an
+/// option's value. Which options take a value is read from the commands
+/// themselves.
+fn first_word(args: &[OsString], command: &Command) -> Option<usize> {
+    let call = command.find_subcommand("call")?;
+    let takes_value = |name: &str| {
+        let options = command.get_arguments().chain(call.get_arguments());
+        let mut named = options.filter(|option| option.get_long() == Some(name));
+        named.any(|option| option.get_action().takes_values())
+    };
+    let mut index = 1;
+    while index < args.len() {
+        let arg = args[index].to_string_lossy();
+        match arg.strip_prefix("--") {
+            Some("") => return (index + 1 < args.len()).then_some(index + 1),
+            Some(option) if !option.contains('=') && takes_value(option) => index += 2,
+            Some(_) => index += 1,
+            None if arg.len() > 1 && arg.starts_with('-') => index += 1,
+            None => return Some(index),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Cli;
+    use clap::CommandFactory;
+
+    fn routed(words: &[&str]) -> Result<Vec<String>, Failure> {
+        let args = std::iter::once("b24").chain(words.iter().copied()).map(OsString::from).collect();
+        let routed = route(args, &Cli::command())?;
+        Ok(routed.into_iter().skip(1).map(|arg| arg.into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn a_dotted_or_known_word_is_a_method_wherever_it_stands() {
+        assert_eq!(routed(&["crm.lead.list"]).unwrap(), ["call", "crm.lead.list"]);
+        assert_eq!(routed(&["--packs", "core", "crm.lead.list"]).unwrap(), ["--packs", "core", "call", "crm.lead.list"]);
+        assert_eq!(routed(&["--packs=core", "--confirm-write", "batch"]).unwrap(), ["--packs=core", "--confirm-write", "call", "batch"]);
+        assert_eq!(routed(&["Batch"]).unwrap(), ["call", "Batch"]);
+        assert_eq!(routed(&["plan", "list"]).unwrap(), ["plan", "list"]);
+        assert_eq!(routed(&["--execute-plan", "X"]).unwrap(), ["call", "--execute-plan", "X"]);
+        assert_eq!(routed(&["--list-packs"]).unwrap(), ["call", "--list-packs"]);
+    }
+
+    #[test]
+    fn any_other_word_is_refused_with_suggestions() {
+        assert!(routed(&["ledgr", "list"]).unwrap_err().hint.unwrap().contains("ledger"));
+        assert!(routed(&["frobnicate"]).is_err());
+    }
+
+    #[test]
+    fn commands_and_undotted_methods_never_meet() {
+        let undotted: Vec<&str> =
+            catalog::entries().map(|entry| entry.folded).filter(|name| !name.contains('.')).chain(["batch"]).collect();
+        for name in &undotted {
+            assert!(UNDOTTED.contains(name), "{name}");
+        }
+        for command in Cli::command().get_subcommands() {
+            assert!(!command.get_name().contains('.') && !undotted.contains(&command.get_name()));
+        }
+    }
+}

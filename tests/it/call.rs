@@ -1,0 +1,76 @@
+//! What one call does, for its user.
+
+use crate::world::{Outcome, World};
+use serde_json::json;
+
+#[test]
+fn a_confirmed_write_changes_the_portal_once_and_is_audited() {
+    let world = World::new();
+    let body = world.run(&["crm.lead.add", "fields[TITLE]=Acme", "--confirm-write"]).body(0);
+    assert_eq!(body["result"], 1);
+    let changes = world.changes();
+    assert_eq!(changes.len(), 1);
+    let audit = world.audit();
+    let kinds: Vec<&str> = audit.iter().map(|record| record["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["intent", "outcome"]);
+    assert_eq!(audit[0]["request_id"], changes[0].request_id.as_deref().unwrap());
+    assert_eq!(audit[1]["outcome"], "applied");
+}
+
+#[test]
+fn a_write_without_its_flag_is_not_sent() {
+    let world = World::new();
+    for (args, option) in [
+        (["crm.lead.add", "fields[TITLE]=Acme", "--confirm-destructive"], "--confirm-write"),
+        (["crm.lead.delete", "id=1", "--confirm-write"], "--confirm-destructive"),
+    ] {
+        let error = world.run(&args).error(10);
+        assert_eq!(error["kind"], "confirmation_required");
+        assert_eq!(error["gate"]["option"], option);
+        assert!(!error["hint"].as_str().unwrap().contains("--confirm"));
+    }
+    assert!(world.requests().is_empty());
+}
+
+#[test]
+fn the_body_travels_unchanged_in_both_directions() {
+    let world = World::new();
+    let params = r#"{"fields":{"TITLE":"ä\u0022\\ \ud83d\ude00","OPPORTUNITY":10.10,"UF_CRM_BIG":12345678901234567890,"COMMENTS":"x"}}"#;
+    let id = world.run(&["crm.deal.add", "--params", params, "--confirm-write"]).body(0)["result"].clone();
+    let seen = world.requests().pop().unwrap();
+    assert_eq!(seen.params.to_string(), serde_json::from_str::<serde_json::Value>(params).unwrap().to_string());
+    let deal = world.run(&["crm.deal.get", &format!("id={id}")]);
+    assert!(deal.stdout.contains("\"OPPORTUNITY\":\"10.10\""), "{}", deal.stdout);
+    assert!(deal.stdout.contains("😀"));
+}
+
+#[test]
+fn a_lone_surrogate_in_an_answer_breaks_nothing() {
+    let world = World::new();
+    world.fault("crm.lead.list:lone-surrogate");
+    let outcome = world.run(&["crm.lead.list"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("\\ud800"), "{}", outcome.stdout);
+}
+
+#[test]
+fn parameters_come_from_standard_input_in_any_size() {
+    let world = World::new();
+    let text = "x".repeat(5_000_000);
+    let params = json!({"fields": {"TITLE": "big", "COMMENTS": text}}).to_string();
+    let outcome = Outcome::with_stdin(&mut world.command(&["crm.lead.add", "--params", "-", "--confirm-write"]), params.as_bytes());
+    assert_eq!(outcome.body(0)["result"], 1);
+    assert_eq!(world.requests()[0].params["fields"]["COMMENTS"].as_str().unwrap().len(), 5_000_000);
+}
+
+#[test]
+fn a_list_that_is_cut_short_says_so() {
+    let world = World::new();
+    for number in 0..51 {
+        let _ = world.run(&["crm.lead.add", &format!("fields[TITLE]={number}"), "--confirm-write"]).body(0);
+    }
+    let outcome = world.run(&["crm.lead.list"]);
+    assert!(outcome.stderr.contains("more_rows"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("start=50"));
+    assert!(!world.run(&["crm.lead.list", "start=50"]).stderr.contains("more_rows"));
+}

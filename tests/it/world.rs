@@ -1,0 +1,161 @@
+//! The harness: a temporary home, an emulator in this process, and the real
+//! binary run against it with an environment of nothing else.
+
+use b24::emulator::{Change, Emulator, Limits, Options, SeenRequest, changes};
+use b24::host::{SystemClock, SystemRandom};
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+/// A portal and a user of it.
+pub(crate) struct World {
+    pub(crate) home: tempfile::TempDir,
+    pub(crate) emulator: Emulator,
+    data: PathBuf,
+}
+
+/// What a run left behind.
+#[must_use]
+pub(crate) struct Outcome {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl World {
+    /// A portal without limits, called by webhook.
+    pub(crate) fn new() -> World {
+        World::with(Limits::none())
+    }
+
+    /// A portal with limits of its own.
+    pub(crate) fn with(limits: Limits) -> World {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("portal");
+        let emulator = start(&data, limits);
+        World { home, emulator, data }
+    }
+
+    /// The state folder of the user.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    /// The webhook of the user with this id (1 to 3).
+    pub(crate) fn webhook(&self, user: u64) -> String {
+        let webhook = self.emulator.access().webhooks.iter().find(|webhook| webhook.user == user).unwrap();
+        webhook.url.expose().to_owned()
+    }
+
+    /// The binary with a clean environment and the webhook of user 1.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_b24"));
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("B24_STATE_DIR", self.state())
+            .env("B24_WEBHOOK_URL", self.webhook(1))
+            .env("B24_RATE_LIMITER_RATE", "50")
+            .env("B24_RATE_LIMITER_BURST", "250")
+            .current_dir(self.home.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Replaces the webhook in a command's environment by the OAuth tokens of
+    /// the emulator's application.
+    pub(crate) fn with_oauth(&self, command: &mut Command) {
+        let access = self.emulator.access();
+        command
+            .env_remove("B24_WEBHOOK_URL")
+            .env("B24_DOMAIN", self.emulator.origin())
+            .env("B24_AUTH_MODE", "oauth")
+            .env("B24_OAUTH_URL", self.emulator.origin())
+            .env("B24_CLIENT_ID", &access.client_id)
+            .env("B24_CLIENT_SECRET", access.client_secret.expose())
+            .env("B24_ACCESS_TOKEN", access.access_token.expose())
+            .env("B24_REFRESH_TOKEN", access.refresh_token.expose());
+    }
+
+    /// Runs the binary.
+    pub(crate) fn run(&self, args: &[&str]) -> Outcome {
+        Outcome::of(&mut self.command(args))
+    }
+
+    /// Arms a fault, written as for `--fault`.
+    pub(crate) fn fault(&self, rule: &str) {
+        self.emulator.add_fault(rule.parse().unwrap());
+    }
+
+    /// What changed on the portal.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        changes(&self.data).unwrap()
+    }
+
+    /// The requests that the portal saw.
+    pub(crate) fn requests(&self) -> Vec<SeenRequest> {
+        self.emulator.requests()
+    }
+
+    /// The records of the audit, oldest first.
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.state().join("audit/audit.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["b"].clone()).collect()
+    }
+}
+
+impl Outcome {
+    /// Runs a command to its end.
+    pub(crate) fn of(command: &mut Command) -> Outcome {
+        let output = command.output().unwrap();
+        Outcome {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Runs a command with a text on its standard input.
+    pub(crate) fn with_stdin(command: &mut Command, text: &[u8]) -> Outcome {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let text = text.to_vec();
+        let writer = std::thread::spawn(move || stdin.write_all(&text));
+        let output = child.wait_with_output().unwrap();
+        let _ = writer.join().unwrap();
+        Outcome {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Asserts the exit status and returns the body that was printed.
+    #[track_caller]
+    pub(crate) fn body(self, status: i32) -> Value {
+        assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+
+    /// Asserts the exit status and returns the error object: the last line of
+    /// standard error.
+    #[track_caller]
+    pub(crate) fn error(self, status: i32) -> Value {
+        assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        let line = self.stderr.lines().last().unwrap_or_default();
+        let error: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {}", self.stderr));
+        assert_eq!(error["schema"], "b24.error/1");
+        assert_eq!(error["exit"], status);
+        error
+    }
+}
+
+/// Starts an emulator on a data folder.
+pub(crate) fn start(data: &Path, limits: Limits) -> Emulator {
+    let options =
+        Options { data: data.to_owned(), port: 0, limits, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), announce: true };
+    Emulator::start(options).unwrap()
+}
