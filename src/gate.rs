@@ -247,6 +247,7 @@ pub struct Appraised(Permitted);
 pub struct Reviewed(Confirmed);
 
 /// What a caller wants to send.
+#[derive(Debug, Clone)]
 pub struct Proposal {
     /// The method as written.
     pub name: String,
@@ -572,7 +573,6 @@ impl ClearedCall {
 
 impl Departure {
     /// Returns what to send.
-    #[must_use]
     pub fn call(&self) -> &ClearedCall {
         &self.call
     }

@@ -156,9 +156,8 @@ pub fn rate(method: &Method, known: bool, params: &Value) -> Risk {
         return match rule {
             Rule::Always(risk) => *risk,
             Rule::OfflineGet if keeps_events(params) => Risk::Write,
-            Rule::OfflineGet => Risk::Destructive,
             Rule::ConfirmsByOffset if !has_param(params, "offset") => Risk::Read,
-            Rule::ConfirmsByOffset => Risk::Destructive,
+            Rule::OfflineGet | Rule::ConfirmsByOffset => Risk::Destructive,
         };
     }
     let word = method.verb();

@@ -39,8 +39,7 @@ pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
         dispatch(cli, host, format)
     });
     match result {
-        Ok(()) => Exit::Ok.status(),
-        Err(Stop::Printed) => Exit::Ok.status(),
+        Ok(()) | Err(Stop::Printed) => Exit::Ok.status(),
         Err(Stop::Failed(failure)) => output::fail(host, &failure, format, &redactor),
     }
 }
@@ -98,9 +97,9 @@ fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
 }
 
 /// Takes the result of printing: a reader that went away is not an error.
-fn printed(result: std::io::Result<()>) -> Result<(), Stop> {
+fn printed<T>(result: std::io::Result<T>) -> Result<T, Stop> {
     match result {
-        Ok(()) => Ok(()),
+        Ok(value) => Ok(value),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Stop::Printed),
         Err(error) => Err(Failure::new(Code::LocalState, format!("standard output cannot be written: {error}")).into()),
     }

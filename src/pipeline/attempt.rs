@@ -66,7 +66,7 @@ impl Trip<'_> {
         self.number += 1;
         self.request_id = session.tools.request_id();
         session.prepare_sender()?;
-        let slot = match self.slot(session) {
+        let slot = match self.slot(session, cleared.request()) {
             Ok(slot) => slot,
             Err(failure) => {
                 cleared.withdraw("no slot in time")?;
@@ -114,10 +114,17 @@ impl Trip<'_> {
 
     /// Waits for the method's operating time and for a slot, within what is
     /// left of the patience.
-    fn slot(&mut self, session: &Session) -> Result<Slot, Failure> {
+    fn slot(&mut self, session: &Session, request: &Request) -> Result<Slot, Failure> {
         let principal = principal_of(session);
-        let delay = session.operating.before(&principal, &self.name, self.patience(session))?;
-        self.wait(session, delay);
+        let nested = request.calls().map(|(_, call)| call.name.as_str());
+        let mut methods: Vec<&str> = std::iter::once(request.wire_name()).chain(nested).collect();
+        methods.sort_unstable();
+        methods.dedup();
+        let mut longest = Duration::ZERO;
+        for method in methods {
+            longest = longest.max(session.operating.before(&principal, method, self.patience(session))?);
+        }
+        self.wait(session, longest);
         let slot = session.limiter.take(self.patience(session))?;
         self.waited += slot.waited();
         Ok(slot)

@@ -173,19 +173,19 @@ fn send(session: &mut Session, reviewed: Reviewed, identity: &Identity, handling
         Decision::Cleared(cleared) => attempt::send(session, cleared, plan.as_deref()),
         Decision::Done(done) => match plan.as_deref().and_then(PlanId::parse) {
             Some(id) => Err(refuse(session, &name, PlanError::Used(id).into())),
-            None => Ok(replay(session, &name, done)),
+            None => Ok(replay(session, &name, &done)),
         },
     }
 }
 
 /// Answers from the ledger.
-fn replay(session: &Session, name: &str, done: Vec<(String, Done)>) -> Completed {
+fn replay(session: &Session, name: &str, done: &[(String, Done)]) -> Completed {
     let mut note = json!({"replayed": true, "ledger": done.first().map(|(_, done)| done.record.as_str()), "at": done.first().map(|(_, done)| done.at.as_str())});
     let kept = done.iter().all(|(_, done)| done.answer.is_some());
     if !kept {
         note["answer"] = Value::from("not kept");
     }
-    let body = match done.as_slice() {
+    let body = match done {
         [(command, only)] if command.is_empty() => only.answer.clone().unwrap_or_else(|| r#"{"result":null}"#.to_owned()),
         commands => {
             let results = commands.iter().map(|(name, done)| {
