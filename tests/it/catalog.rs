@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::Path;
 
 #[test]
@@ -29,7 +30,7 @@ fn catalog_is_current() {
     let mut table = String::new();
     for (folded, (name, mut apis)) in rows {
         apis.sort_unstable();
-        table.push_str(&format!("{folded}\t{name}\t{}\n", apis.join(",")));
+        writeln!(table, "{folded}\t{name}\t{}", apis.join(",")).unwrap();
     }
     if std::env::var("B24_UPDATE").is_ok() {
         std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/catalog/methods.tsv"), &table).unwrap();
