@@ -25,6 +25,7 @@
 pub mod admin;
 mod marks;
 pub mod record;
+mod retention;
 
 use crate::crash;
 use crate::error::{Code, Coded};
@@ -284,6 +285,7 @@ impl Ledger {
         let Some((file, generation)) = file else { return Err(LedgerError::Corrupt(path)) };
         crash::point("ledger.after_claim");
         let mark = self.check_marks(write, name, siblings)?;
+        self.sweep_sometimes(&path);
         Ok(Claimed::Fresh(Claim { file, name: name.to_owned(), generation, mark, clock: Arc::clone(&self.clock), dispatched: false }))
     }
 
