@@ -43,8 +43,8 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         }
     }
     if let Some(id) = &call.plans.execute_plan {
-        if call.method.is_some() || call.request.params.is_some() {
-            return Err(Failure::new(Code::Usage, "--execute-plan sends what the plan says; it takes no method and no parameters").into());
+        if call.method.is_some() || call.request.params.is_some() || call.repeat.idempotency_key.is_some() {
+            return Err(Failure::new(Code::Usage, "--execute-plan sends what the plan says; it takes no method, parameters or key").into());
         }
         return execute(id, settings, handling(call), call.talk(), (host, format));
     }

@@ -1,7 +1,7 @@
 //! The attempts of one cleared call.
 
 use super::record::{self, Attempt, End};
-use super::{Completed, Session, in_context, kept, settle, unrecorded};
+use super::{Completed, Session, in_context, settle, success, unrecorded};
 use crate::call::Request;
 use crate::error::{Code, Failure, Outcome};
 use crate::gate::{ClearedCall, NotDeparted};
@@ -153,7 +153,7 @@ impl Trip<'_> {
             Next::Refresh => {
                 self.has_refreshed = true;
                 let cleared = self.take_back(session, sent)?;
-                session.refresh().map_err(|failure| failure.with("code", "expired_token"))?;
+                session.refresh().map_err(|failure| failure.with("code", "expired_token").sent(Outcome::NotApplied))?;
                 // A refresh is no attempt of its own.
                 self.number -= 1;
                 Ok(Step::Again(cleared))
@@ -257,7 +257,10 @@ impl Trip<'_> {
                 (end.settlements, end.outcome, end.failure)
             }
             (Request::Batch(_) | Request::Single(_), _) => {
-                let settle_one = |_| Some(settle::settlement(&verdict, answer.status, || kept(session, &answer.body)));
+                let settle_one = |risk: &Risk| match risk {
+                    Risk::Read => None,
+                    Risk::Write | Risk::Destructive => Some(settle::settlement(&verdict, answer.status, || success(session, &answer.body))),
+                };
                 let settlements = sent.flight.risks().iter().map(settle_one).collect();
                 let failure = match &verdict {
                     Verdict::Refused(error) => Some(settle::refused(error, answer.status)),

@@ -15,7 +15,8 @@ use crate::gate::{self, Appraised, Consent, Decision, Identity, Proposal, Refusa
 use crate::ids::{PlanId, Principal};
 use crate::risk::Risk;
 use crate::session::Session;
-use crate::store::ledger::{Done, Reuse};
+use crate::store::ledger::record::KEPT_ANSWER;
+use crate::store::ledger::{Done, Reuse, Settlement};
 use crate::store::locked::StoreError;
 use crate::store::plans::{Binding, Plan, PlanError, Plans, Step};
 use crate::wire::answer::Reading;
@@ -236,9 +237,12 @@ fn check_key(key: &str) -> Result<String, Failure> {
     }
 }
 
-/// Returns the text of an answer as the ledger keeps it: without secrets.
-fn kept(session: &Session, body: &[u8]) -> String {
-    String::from_utf8_lossy(&session.redactor.redact(body)).into_owned()
+/// Returns an answer as the ledger keeps it: its digest, and its text without
+/// secrets if that is short.
+fn success(session: &Session, body: &[u8]) -> Settlement {
+    let clean = session.redactor.redact(body);
+    let answer = (clean.len() <= KEPT_ANSWER).then(|| String::from_utf8_lossy(&clean).into_owned());
+    Settlement::Succeeded { digest: crate::json::sha256_hex(&clean), answer }
 }
 
 /// A store error after the portal did it.

@@ -34,7 +34,7 @@ use crate::json;
 use crate::risk::Risk;
 use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
 use marks::Mark;
-use record::{ClaimLine, DispatchLine, KEPT_ANSWER, Line, Owner, ReasonLine, Record, RefusalLine, SuccessLine, Verdict};
+use record::{ClaimLine, DispatchLine, Line, Owner, ReasonLine, Record, RefusalLine, SuccessLine, Verdict};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -152,10 +152,12 @@ pub enum LedgerError {
     #[error("the key was closed as abandoned")]
     Abandoned(String),
     /// The portal refused it before.
-    #[error("the portal refused this write under this key before: {code} {text}")]
+    #[error("the portal refused this write under this key before: {text}")]
     RefusedBefore {
         /// The record.
         record: String,
+        /// What kind of refusal it was.
+        kind: Code,
         /// The portal's code.
         code: String,
         /// The portal's text.
@@ -177,7 +179,7 @@ impl Coded for LedgerError {
             LedgerError::Unknown { .. } => Code::OutcomeUnknown,
             LedgerError::LooksRepeated { .. } => Code::LooksRepeated,
             LedgerError::Abandoned(_) => Code::Abandoned,
-            LedgerError::RefusedBefore { .. } => Code::NotRetried,
+            LedgerError::RefusedBefore { kind, .. } => *kind,
             LedgerError::Corrupt(_) => Code::LedgerCorrupt,
             LedgerError::Store(error) => error.code(),
         }
@@ -211,7 +213,11 @@ impl Coded for LedgerError {
             | LedgerError::RefusedBefore { record, .. } => record,
             LedgerError::Corrupt(_) | LedgerError::Store(_) => return Map::new(),
         };
-        Map::from_iter([("ledger".to_owned(), Value::from(record.as_str()))])
+        let mut details = Map::from_iter([("ledger".to_owned(), Value::from(record.as_str()))]);
+        if let LedgerError::RefusedBefore { code, .. } = self {
+            details.insert("code".to_owned(), Value::from(code.as_str()));
+        }
+        details
     }
 }
 
@@ -389,7 +395,8 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
         Line::U(_) | Line::O(_) => Decision::Refuse(LedgerError::Unknown { record: record_name }),
         Line::F(_) if is_auto || reuse.retry_failed || reuse.skip => Decision::Continue,
         Line::F(line) => {
-            Decision::Refuse(LedgerError::RefusedBefore { record: record_name, code: line.code.clone(), text: line.text.clone() })
+            let kind = Code::ALL.iter().copied().find(|code| code.text() == line.kind).unwrap_or(Code::ApiError);
+            Decision::Refuse(LedgerError::RefusedBefore { record: record_name, kind, code: line.code.clone(), text: line.text.clone() })
         }
         Line::S(line) => {
             let done = Done { record: record_name, at: line.at.clone(), answer: line.answer.clone(), digest: Some(line.digest.clone()) };
@@ -440,14 +447,21 @@ pub struct Claim {
 /// How a dispatched write ended.
 #[derive(Debug, Clone)]
 pub enum Settlement {
-    /// The portal did it; the text is its answer.
-    Succeeded(String),
+    /// The portal did it.
+    Succeeded {
+        /// SHA-256 of its answer.
+        digest: String,
+        /// The answer itself, without secrets, if it is to be kept.
+        answer: Option<String>,
+    },
     /// It surely was not executed.
     NotExecuted(String),
     /// The method refused it.
     Refused {
         /// HTTP status.
         status: u16,
+        /// What kind of refusal it is.
+        kind: Code,
         /// The portal's error code.
         code: String,
         /// The portal's text.
@@ -505,13 +519,11 @@ impl Claim {
     fn write(&mut self, settlement: Settlement) -> Result<(), StoreError> {
         let at = host::timestamp(self.clock.now());
         let line = match settlement {
-            Settlement::Succeeded(answer) => Line::S(SuccessLine {
-                at,
-                digest: json::sha256_hex(&answer),
-                answer: Some(answer).filter(|answer| answer.len() <= KEPT_ANSWER),
-            }),
+            Settlement::Succeeded { digest, answer } => Line::S(SuccessLine { at, answer, digest }),
             Settlement::NotExecuted(why) => Line::N(ReasonLine { at, why }),
-            Settlement::Refused { status, code, text } => Line::F(RefusalLine { at, status, code, text }),
+            Settlement::Refused { status, kind, code, text } => {
+                Line::F(RefusalLine { at, status, kind: kind.text().to_owned(), code, text })
+            }
             Settlement::Unknown(why) => Line::U(ReasonLine { at, why }),
         };
         self.file.append(&line.to_bytes())?;
