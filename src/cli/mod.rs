@@ -4,6 +4,7 @@
 mod args;
 mod call;
 mod connect;
+mod discover;
 mod emulator;
 mod help;
 mod params;
@@ -62,6 +63,8 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
     let global = cli.global;
     match cli.command {
         Command::Call(call) => call::run(&call, &global, host, format),
+        Command::Search { words, limit } => discover::search(&words, limit, host),
+        Command::Describe { name, full } => discover::describe(&name, full, host),
         Command::Plan { command } => call::plan_command(&command, &global, host, format),
         Command::Ledger { command } => records::ledger(&command, &global, host),
         Command::Audit { command } => records::audit(&command, &global, host),

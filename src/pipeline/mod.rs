@@ -50,14 +50,20 @@ pub struct Completed {
 /// Runs a call through every gate and sends it.
 pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Result<Completed, Failure> {
     let name = proposal.name.clone();
-    let reviewed = gate::appraise(proposal, &session.settings.policy)
-        .and_then(|appraised| appraised.confirm(&session.settings.policy, handling.consent, false))
-        .map_err(|refusal| refuse(session, &name, refusal))?;
+    let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
+    let deprecated = appraised.deprecated();
+    let reviewed =
+        appraised.confirm(&session.settings.policy, handling.consent, false).map_err(|refusal| refuse(session, &name, refusal))?;
     let identity = match &handling.key {
         Some(key) => Identity::Key(check_key(key)?),
         None => Identity::Auto,
     };
-    send(session, reviewed, &identity, handling)
+    let mut completed = send(session, reviewed, &identity, handling)?;
+    for (name, successor) in deprecated {
+        let instead = successor.map_or_else(String::new, |successor| format!("; use {successor}"));
+        completed.warnings.push(("deprecated", format!("the development of {name} has ended{instead}")));
+    }
+    Ok(completed)
 }
 
 /// Saves a plan of one call; nothing is sent.
@@ -68,7 +74,12 @@ pub fn plan(session: &mut Session, proposal: Proposal) -> Result<Plan, Failure> 
     let principal = principal(session)?;
     let tools = session.tools.clone();
     let binding = binding(session, &principal);
-    let plan = plans(session).create(&binding, vec![step], session.settings.plan_ttl, (tools.clock.as_ref(), tools.random.as_ref()))?;
+    let plan = plans(session).create(
+        &binding,
+        (vec![step], preview(&appraised)),
+        session.settings.plan_ttl,
+        (tools.clock.as_ref(), tools.random.as_ref()),
+    )?;
     Ok(plan)
 }
 
@@ -109,6 +120,18 @@ fn step_of(appraised: &Appraised) -> Result<Step, Refusal> {
         params: request.body()?,
         risk: appraised.risk().text().to_owned(),
     })
+}
+
+/// Returns what a person should read before consenting: a line a call.
+fn preview(appraised: &Appraised) -> Vec<String> {
+    let lines = appraised.request().calls().zip(appraised.risks()).map(|((name, call), risk)| {
+        let label = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        let params: String = crate::json::canonical(&call.params).chars().take(200).collect();
+        let effects = gate::effects(&call.name);
+        let words = ["purpose", "loses", "external_effect"].into_iter().filter_map(|key| effects.get(key)?.as_str().map(str::to_owned));
+        format!("{label}{} ({}): {}: {params}", call.name, risk.text(), words.collect::<Vec<_>>().join("; "))
+    });
+    lines.collect()
 }
 
 fn binding(session: &Session, principal: &Principal) -> Binding {

@@ -79,6 +79,9 @@ pub struct Write {
     pub risk: Risk,
     /// The plan that it belongs to.
     pub plan: Option<String>,
+    /// Whether a repetition leaves the portal as it is: setting the same field
+    /// to the same value needs no guard against repetition.
+    pub replay_safe: bool,
 }
 
 /// What an earlier record of the same key means for this run.
@@ -400,13 +403,13 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
         }
         Line::S(line) => {
             let done = Done { record: record_name, at: line.at.clone(), answer: line.answer.clone(), digest: Some(line.digest.clone()) };
-            decide_done(done, is_auto, reuse, clock)
+            decide_done(done, write, reuse, clock)
         }
         Line::R(line) => match line.verdict {
             Verdict::NotExecuted => Decision::Continue,
             Verdict::Executed => {
                 let done = Done { record: record_name, at: line.at.clone(), answer: None, digest: None };
-                decide_done(done, is_auto, reuse, clock)
+                decide_done(done, write, reuse, clock)
             }
             Verdict::Abandoned if is_auto && reuse.again => Decision::Anew,
             Verdict::Abandoned => Decision::Refuse(LedgerError::Abandoned(record_name)),
@@ -414,13 +417,14 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
     }
 }
 
-fn decide_done(done: Done, is_auto: bool, reuse: &Reuse, clock: &dyn Clock) -> Decision {
+fn decide_done(done: Done, write: &Write, reuse: &Reuse, clock: &dyn Clock) -> Decision {
     let age = age_of(&done.at, clock);
+    let is_auto = matches!(write.key, Key::Auto(_));
     if reuse.skip {
         Decision::Anew
     } else if !is_auto || reuse.replay_auto_for.is_some_and(|ttl| age <= ttl) {
         Decision::Done(done)
-    } else if age < reuse.repeat_window && !reuse.again {
+    } else if age < reuse.repeat_window && !reuse.again && !write.replay_safe {
         Decision::Refuse(LedgerError::LooksRepeated { record: done.record, seconds: age.as_secs() })
     } else {
         Decision::Anew
