@@ -28,9 +28,7 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         }
     }
     if let Some(id) = &call.plans.execute_plan {
-        if call.method.is_some() || call.request.params.is_some() {
-            return Err(Failure::new(Code::Usage, "--execute-plan sends what the plan says; it takes no method and no parameters").into());
-        }
+        refuse_beside_plan(call)?;
         return execute(id, settings, handling(call), (call.request.meta, call.request.quiet), host, format);
     }
     let Some(method) = &call.method else {
@@ -57,6 +55,23 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         output::note(host, "warning", "key_ignored", "an idempotency key means nothing for a read", format);
     }
     finish(result, &connected, (call.request.meta, call.request.quiet), host, format)
+}
+
+/// A plan is sent as it is. Nothing can be added to it, and an option that
+/// promises that nothing is sent must not be passed over.
+fn refuse_beside_plan(call: &Call) -> Result<(), Failure> {
+    let beside = [
+        (call.method.is_some(), "a method"),
+        (call.request.params.is_some(), "--params"),
+        (call.request.dry_run, "--dry-run"),
+        (call.request.curl, "--curl"),
+        (call.repeat.idempotency_key.is_some(), "--idempotency-key"),
+    ];
+    match beside.iter().find(|(is_given, _)| *is_given) {
+        None => Ok(()),
+        Some((_, what)) => Err(Failure::new(Code::Usage, format!("--execute-plan sends what the plan says; it does not go with {what}"))
+            .hint("b24 plan show prints what will be sent")),
+    }
 }
 
 fn is_read(connected: &Connected, method: &str) -> bool {

@@ -113,7 +113,13 @@ fn step_of(appraised: &Appraised) -> Result<Step, Refusal> {
 fn binding(session: &Session, principal: &Principal) -> Binding {
     let mut packs = session.settings.policy.allowlist.packs();
     packs.extend(session.settings.policy.allowlist.extra());
-    Binding { profile: session.settings.profile.clone(), portal: session.identity.clone(), principal: principal.to_string(), packs }
+    Binding {
+        profile: session.settings.profile.clone(),
+        portal: session.identity.clone(),
+        principal: principal.to_string(),
+        packs,
+        ledger: session.settings.ledger_folder.as_ref().map(|folder| folder.display().to_string()),
+    }
 }
 
 /// Returns who acts. A user that is not known yet is asked for once, with the
