@@ -3,6 +3,7 @@
 use super::args::{Call, Global, Plan as PlanCommand};
 use super::connect::{Connected, connect};
 use super::{Stop, help, params, printed};
+use crate::call::ShapeError;
 use crate::error::{Code, Failure};
 use crate::gate::{self, Consent, Proposal};
 use crate::host::Host;
@@ -22,9 +23,10 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         return help::packs(None, host);
     }
     let settings = settings::resolve(&call.options(global), host)?;
+    let redactor = settings.redactor();
     if !call.request.quiet {
         for text in &settings.notices {
-            output::note(host, "notice", "settings", text, format);
+            output::note(host, "notice", "settings", &redactor.redact_text(text), format);
         }
     }
     if let Some(id) = &call.plans.execute_plan {
@@ -37,6 +39,9 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
     let params = params::read(call.request.params.as_deref(), &call.items, host)?;
     let proposal = Proposal { name: method.clone(), params, api: call.api() };
     if call.request.curl || call.request.dry_run {
+        if proposal.holds_secret(&redactor) {
+            return Err(Failure::from(ShapeError::OwnSecret).into());
+        }
         return rehearse(call, proposal, &settings, host);
     }
     let proposal = locally_checked(proposal, &settings)?;
