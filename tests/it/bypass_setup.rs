@@ -197,10 +197,14 @@ fn two_portals_are_never_mixed() {
 #[test]
 fn the_audit_cannot_be_taken_away_from_a_write() {
     let world = World::new();
-    std::fs::create_dir_all(world.home.path().join("folder")).unwrap();
-    expect(&world, "audit file is a folder", 12, world.command(&WRITE).args(["--audit-file", "folder"]));
-    std::os::unix::fs::symlink(Path::new("/dev/null"), world.home.path().join("null")).unwrap();
-    expect(&world, "audit file is a link to nothing", 12, world.command(&WRITE).args(["--audit-file", "null"]));
+    let log = world.state().join("audit/audit.jsonl");
+    assert_eq!(world.run(&["plan", "list"]).status, 0);
+    std::fs::create_dir_all(&log).unwrap();
+    expect(&world, "a folder in the place of the audit", 12, &mut world.command(&WRITE));
+    std::fs::remove_dir(&log).unwrap();
+    std::os::unix::fs::symlink(Path::new("/dev/null"), &log).unwrap();
+    expect(&world, "a link to nothing in the place of the audit", 12, &mut world.command(&WRITE));
+    std::fs::remove_file(&log).unwrap();
     let outcome = Outcome::of(world.command(&WRITE).env("B24_AUDIT_FILE", "").arg("--no-audit"));
     assert_eq!(outcome.body(0)["result"], 1);
     assert_eq!(world.audit().len(), 2, "a write is audited all the same");

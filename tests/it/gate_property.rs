@@ -15,12 +15,8 @@ fn open() -> Policy {
     Policy { allowlist: Allowlist::parse("none", "*").unwrap(), allow_unlisted: false, read_only: false, require_plan: false }
 }
 
-fn api_of(entry: &Entry) -> Api {
-    if entry.v2 { Api::V2 } else { Api::V3 }
-}
-
 fn class_of(entry: &Entry, params: &Value) -> Risk {
-    risk::rate(&Method::parse(entry.name).unwrap(), true, params)
+    risk::rate(&Method::parse(entry.name).unwrap(), Some(entry.class), params)
 }
 
 fn proposed(name: &str, api: Option<Api>, params: Value) -> Result<Appraised, Refusal> {
@@ -63,7 +59,7 @@ fn spelled_entry() -> impl Strategy<Value = (Entry, String)> {
 /// Some methods of one generation.
 fn spelled_batch() -> impl Strategy<Value = (Api, Vec<(Entry, String)>)> {
     prop::sample::select(vec![Api::V2, Api::V3]).prop_flat_map(|api| {
-        let entries: Vec<Entry> = catalog::entries().filter(|entry| entry.is_in(api)).collect();
+        let entries: Vec<Entry> = catalog::entries().filter(|entry| entry.api == api).collect();
         let command = prop::sample::select(entries).prop_flat_map(|entry| (Just(entry), spelled(entry.name)));
         (Just(api), prop::collection::vec(command, 1..8))
     })
@@ -85,14 +81,12 @@ fn garbled() -> impl Strategy<Value = String> {
 #[test]
 fn every_documented_method_passes_with_the_consent_of_its_class_only() {
     for entry in catalog::entries() {
-        for api in [Api::V2, Api::V3].into_iter().filter(|api| entry.is_in(*api)) {
-            let class = class_of(&entry, &json!({}));
-            for consent in CONSENTS {
-                let appraised = proposed(entry.name, Some(api), json!({})).unwrap_or_else(|refusal| panic!("{}: {refusal}", entry.name));
-                assert_eq!(appraised.risk(), class, "{}", entry.name);
-                let passed = appraised.confirm(&open(), consent, false).is_ok();
-                assert_eq!(passed, may_pass(class, consent), "{} with {consent:?}", entry.name);
-            }
+        let class = class_of(&entry, &json!({}));
+        for consent in CONSENTS {
+            let appraised = proposed(entry.name, Some(entry.api), json!({})).unwrap_or_else(|refusal| panic!("{}: {refusal}", entry.name));
+            assert_eq!(appraised.risk(), class, "{}", entry.name);
+            let passed = appraised.confirm(&open(), consent, false).is_ok();
+            assert_eq!(passed, may_pass(class, consent), "{} with {consent:?}", entry.name);
         }
     }
 }
@@ -101,8 +95,7 @@ fn every_documented_method_passes_with_the_consent_of_its_class_only() {
 fn only_what_is_a_read_is_cleared_without_the_ledger() {
     for entry in catalog::entries() {
         let consent = Consent { write: true, destructive: true };
-        let reviewed =
-            proposed(entry.name, Some(api_of(&entry)), json!({})).and_then(|appraised| appraised.confirm(&open(), consent, false));
+        let reviewed = proposed(entry.name, Some(entry.api), json!({})).and_then(|appraised| appraised.confirm(&open(), consent, false));
         let Ok(reviewed) = reviewed else { panic!("{}", entry.name) };
         assert_eq!(reviewed.clear_read().is_ok(), class_of(&entry, &json!({})) == Risk::Read, "{}", entry.name);
     }
@@ -112,7 +105,7 @@ fn only_what_is_a_read_is_cleared_without_the_ledger() {
 fn a_policy_that_only_reads_lets_reads_through_alone() {
     let policy = Policy { read_only: true, ..open() };
     for entry in catalog::entries() {
-        let proposal = Proposal { name: entry.name.to_owned(), params: json!({}), api: Some(api_of(&entry)) };
+        let proposal = Proposal { name: entry.name.to_owned(), params: json!({}), api: Some(entry.api) };
         assert_eq!(appraise(proposal, &policy).is_ok(), class_of(&entry, &json!({})) == Risk::Read, "{}", entry.name);
     }
 }
@@ -121,7 +114,7 @@ fn a_policy_that_only_reads_lets_reads_through_alone() {
 fn a_method_outside_the_packs_never_passes() {
     let policy = Policy { allowlist: Allowlist::parse("none", "").unwrap(), ..open() };
     for entry in catalog::entries() {
-        let api = api_of(&entry);
+        let api = entry.api;
         let single = Proposal { name: entry.name.to_owned(), params: json!({}), api: Some(api) };
         assert!(matches!(appraise(single, &policy), Err(Refusal::OutsidePacks { .. })), "{}", entry.name);
         let batched = Proposal { name: "batch".to_owned(), params: batch(&[(entry, entry.name.to_owned())], api), api: Some(api) };
@@ -141,7 +134,7 @@ proptest! {
 
     #[test]
     fn every_spelling_is_the_canonical_one((entry, spelling) in spelled_entry()) {
-        let appraised = proposed(&spelling, Some(api_of(&entry)), json!({})).map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
+        let appraised = proposed(&spelling, Some(entry.api), json!({})).map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
         prop_assert_eq!(appraised.risk(), class_of(&entry, &json!({})));
         prop_assert_eq!(appraised.request().wire_name(), entry.name);
     }
@@ -151,7 +144,7 @@ proptest! {
         let policy = Policy { allow_unlisted: true, ..open() };
         if let Ok(appraised) = appraise(Proposal { name: name.clone(), params: json!({}), api: None }, &policy) {
             let method = Method::parse(&name).unwrap();
-            let expected = catalog::find(&method).map_or(Risk::Destructive, |entry| class_of(&entry, &json!({})));
+            let expected = catalog::generations(&method)[0].map_or(Risk::Destructive, |entry| class_of(&entry, &json!({})));
             prop_assert_eq!(appraised.risk(), expected);
             let sent = appraised.request().wire_name();
             prop_assert!(sent.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.'), "{}", sent);
@@ -163,7 +156,7 @@ proptest! {
     fn any_text_is_refused_or_destructive_or_documented(name in "\\PC{0,30}|[a-zA-Z._]{0,30}|\\x00{0,3}[a-z.]{0,9}") {
         let policy = Policy { allow_unlisted: true, ..open() };
         if let Ok(appraised) = appraise(Proposal { name: name.clone(), params: json!({}), api: None }, &policy) {
-            let is_documented = Method::parse(&name).ok().and_then(|method| catalog::find(&method)).is_some();
+            let is_documented = Method::parse(&name).ok().and_then(|method| catalog::generations(&method)[0]).is_some();
             prop_assert!(is_documented || appraised.risk() == Risk::Destructive);
         }
     }
@@ -185,7 +178,7 @@ proptest! {
     fn what_a_batch_sends_reads_back_as_what_was_checked(
         commands in prop::collection::vec((spelled_entry(), "[a-zA-Z]{1,8}", "\\PC{0,12}"), 1..6)
     ) {
-        let v2 = commands.into_iter().filter(|((entry, _), _, _)| entry.v2);
+        let v2 = commands.into_iter().filter(|((entry, _), _, _)| entry.api == Api::V2);
         let cmd: Vec<Value> = v2.map(|((_, name), key, value)| json!([name, {key: {"x": value}}])).collect();
         prop_assume!(!cmd.is_empty());
         if let Ok(request) = Request::parse("batch", json!({"cmd": cmd}), Api::V2) {

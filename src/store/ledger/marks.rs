@@ -19,7 +19,7 @@ use crate::crash;
 use crate::json;
 use crate::store::create_folder;
 use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a process may keep a marks file; it holds no more than two syncs.
@@ -35,11 +35,8 @@ pub(super) struct Mark {
 impl Mark {
     /// Takes the mark away. Not durable: a mark that comes back is harmless.
     pub(super) fn remove(self) -> Result<(), StoreError> {
-        let mut file = match Locked::open(&self.path, Mode::Exclusive, MARKS_WAIT) {
-            Ok(file) => file,
-            // Left behind, the mark costs the next claimant one look.
-            Err(_) => return Ok(()),
-        };
+        // Left behind, the mark costs the next claimant one look.
+        let Ok(mut file) = Locked::open(&self.path, Mode::Exclusive, MARKS_WAIT) else { return Ok(()) };
         let names: Vec<String> = read_names(&mut file)?.into_iter().filter(|name| *name != self.name).collect();
         if names.is_empty() {
             return file.remove();
@@ -70,11 +67,8 @@ impl Ledger {
     pub(super) fn check_marks(&self, write: &Write, name: &str, siblings: &[String]) -> Result<Option<Mark>, LedgerError> {
         let path = self.marks_path(&write.fingerprint);
         let is_implicit = write.key == Key::Auto(1);
-        let (mark, mut others) = if is_implicit {
-            (None, self.read_marks(&path)?)
-        } else {
-            self.write_mark(&path, name).map(|(mark, names)| (Some(mark), names))?
-        };
+        let (mark, mut others) =
+            if is_implicit { (None, read_marks(&path)?) } else { write_mark(&path, name).map(|(mark, names)| (Some(mark), names))? };
         if !is_implicit {
             others.push(self.record_name(&Key::Auto(1).text(&write.fingerprint)));
         }
@@ -95,27 +89,6 @@ impl Ledger {
         self.folder.join("open").join(scope)
     }
 
-    fn read_marks(&self, path: &std::path::Path) -> Result<Vec<String>, StoreError> {
-        match locked::read_if_exists(path)? {
-            None => Ok(Vec::new()),
-            Some(_) => read_names(&mut Locked::open(path, Mode::Shared, MARKS_WAIT)?),
-        }
-    }
-
-    /// Adds a name to the marks, durably, and returns the ones there were.
-    fn write_mark(&self, path: &std::path::Path, name: &str) -> Result<(Mark, Vec<String>), StoreError> {
-        create_folder(path.parent().unwrap_or(path))?;
-        let mut file = Locked::open(path, Mode::Exclusive, MARKS_WAIT)?;
-        let others: Vec<String> = read_names(&mut file)?.into_iter().filter(|other| other != name).collect();
-        let mut names = others.clone();
-        names.push(name.to_owned());
-        file.truncate(0)?;
-        file.append(names.concat_lines().as_bytes())?;
-        file.sync_data()?;
-        locked::sync_parent(path)?;
-        Ok((Mark { path: path.to_owned(), name: name.to_owned() }, others))
-    }
-
     fn check_other(&self, name: &str) -> Result<(), LedgerError> {
         let path = self.record_path(name);
         match Locked::try_open_existing(&path, Mode::Shared)? {
@@ -128,4 +101,25 @@ impl Ledger {
             },
         }
     }
+}
+
+fn read_marks(path: &Path) -> Result<Vec<String>, StoreError> {
+    match locked::read_if_exists(path)? {
+        None => Ok(Vec::new()),
+        Some(_) => read_names(&mut Locked::open(path, Mode::Shared, MARKS_WAIT)?),
+    }
+}
+
+/// Adds a name to the marks, durably, and returns the ones there were.
+fn write_mark(path: &Path, name: &str) -> Result<(Mark, Vec<String>), StoreError> {
+    create_folder(path.parent().unwrap_or(path))?;
+    let mut file = Locked::open(path, Mode::Exclusive, MARKS_WAIT)?;
+    let others: Vec<String> = read_names(&mut file)?.into_iter().filter(|other| other != name).collect();
+    let mut names = others.clone();
+    names.push(name.to_owned());
+    file.truncate(0)?;
+    file.append(names.concat_lines().as_bytes())?;
+    file.sync_data()?;
+    locked::sync_parent(path)?;
+    Ok((Mark { path: path.to_owned(), name: name.to_owned() }, others))
 }
