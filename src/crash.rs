@@ -2,8 +2,10 @@
 //!
 //! Without the feature `crash-points` a point compiles to nothing: there is no
 //! switch in the shipped program. With it, `B24_CRASH_POINT=name:3` kills the
-//! process at the third passing of the point, as `kill -9` would, and
-//! `B24_FAULT_POINT=name:1=ENOSPC` makes the operation at the point fail.
+//! process at the third passing of the point, as `kill -9` would,
+//! `B24_PANIC_POINT=name` makes b24 panic there with a text that quotes
+//! secrets, and `B24_FAULT_POINT=name:1=ENOSPC` makes the operation at the
+//! point fail.
 
 /// Marks a point between two operations that a crash may fall into.
 #[inline]
@@ -42,6 +44,8 @@ mod enabled {
         if std::env::var_os("B24_POINTS_TRACE").is_some_and(|path| trace(&path, name).is_err()) {
             std::process::abort();
         }
+        let panics = std::env::var("B24_PANIC_POINT").as_deref() == Ok(name);
+        assert!(!panics, "at {name} with {:?}", std::env::vars_os().collect::<Vec<_>>());
         let Ok(wanted) = std::env::var("B24_CRASH_POINT") else { return };
         if hit(&wanted, name) {
             let me = rustix::process::getpid();

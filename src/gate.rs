@@ -54,6 +54,7 @@ use crate::method::Method;
 use crate::packs;
 use crate::risk::{self, Risk};
 use crate::schema::{self, Problem, Strength};
+use crate::secret::Redactor;
 use crate::settings::Policy;
 use crate::store::audit::Receipt;
 use crate::store::ledger::{Claim, Claimed, Done, Key, Ledger, Reuse, Settlement, Write};
@@ -121,6 +122,14 @@ pub struct Proposal {
     pub params: Value,
     /// The generation, when the caller chose one.
     pub api: Option<Api>,
+}
+
+impl Proposal {
+    /// Returns whether a known secret stands in the name or the parameters.
+    #[must_use]
+    pub fn holds_secret(&self, redactor: &Redactor) -> bool {
+        redactor.finds(self.name.as_bytes()) || redactor.finds(self.params.to_string().as_bytes())
+    }
 }
 
 /// How the write is told from others in the ledger.

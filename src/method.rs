@@ -25,6 +25,10 @@ pub enum MethodError {
     /// The text is longer than any method name.
     #[error("the method name has {0} bytes, more than {LONGEST}")]
     TooLong(usize),
+    /// The text has a slash: most likely a pasted address, whose webhook code
+    /// must not be repeated.
+    #[error("the method name has a slash; give the name alone, without an address")]
+    Slash,
     /// The text has a character that no method name has.
     #[error("the method name {text} has {found} at position {position}; letters, digits, `_` and `.` are allowed")]
     Character {
@@ -48,6 +52,9 @@ impl Method {
         }
         if text.len() > LONGEST {
             return Err(MethodError::TooLong(text.len()));
+        }
+        if text.contains(['/', '\\']) {
+            return Err(MethodError::Slash);
         }
         if let Some((index, found)) = text.chars().enumerate().find(|(_, c)| !(c.is_ascii_alphanumeric() || *c == '_' || *c == '.')) {
             return Err(MethodError::Character { text: shown(text), found: format!("'{}'", found.escape_default()), position: index + 1 });

@@ -70,6 +70,12 @@ impl Redactor {
         self.matcher = AhoCorasick::builder().match_kind(aho_corasick::MatchKind::LeftmostLongest).build(&self.needles).ok();
     }
 
+    /// Returns whether a known secret stands in the bytes.
+    #[must_use]
+    pub fn finds(&self, bytes: &[u8]) -> bool {
+        self.matcher.as_ref().is_some_and(|matcher| matcher.is_match(bytes))
+    }
+
     /// Returns the bytes with every known secret replaced; borrows when there
     /// is none.
     #[must_use]

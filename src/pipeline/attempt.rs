@@ -98,9 +98,9 @@ impl Trip<'_> {
             request_id: self.request_id.clone(),
             records: departure.call().records(),
         });
-        let authorizer = &session.authorizer;
+        let (authorizer, redactor) = (&session.authorizer, &session.redactor);
         let sent = match session.sender() {
-            Some(transport) => transport.send(departure, authorizer),
+            Some(transport) => transport.send(departure, authorizer, redactor),
             None => return Err(Failure::new(Code::Internal, "there is no HTTP client")),
         };
         let landed = self.land(session, sent);

@@ -3,8 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests read their own switches and measure their own waits")]
 
+mod bypass; // tricks against the gate, by the call itself
+mod bypass_setup; // by profile, environment and files
 mod call; // what one call does, for its user
+mod canary; // looks for secrets where none may be
 mod catalog; // the embedded facts are current
+mod gate_property; // what holds for every method and spelling
+mod plan_tricks; // tricks with saved plans
+mod plans; // saved plans: what they say is sent, once
 mod readme; // every command of the README runs
+mod secrets; // no secret comes out
+mod secrets_wire; // nor from portals that are not there or repeat it
 mod tidy; // rules about the source
 mod world; // the harness

@@ -133,6 +133,17 @@ impl Outcome {
         }
     }
 
+    /// Checks that a trick was refused: the exit status, an error object that
+    /// says so, nothing on standard output, and no request at the portal.
+    pub(crate) fn refused(&self, world: &World, trick: &str, status: i32) -> Result<(), String> {
+        let error: Value = serde_json::from_str(self.stderr.lines().last().unwrap_or_default()).unwrap_or_default();
+        let requests = world.requests();
+        let is_refused = self.status == status && error["outcome"] == "not_sent" && self.stdout.is_empty() && requests.is_empty();
+        is_refused
+            .then_some(())
+            .ok_or_else(|| format!("{trick}: {} instead of {status}\n{}{}{requests:?}", self.status, self.stdout, self.stderr))
+    }
+
     /// Asserts the exit status and returns the body that was printed.
     #[track_caller]
     pub(crate) fn body(self, status: i32) -> Value {
