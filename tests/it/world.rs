@@ -38,6 +38,13 @@ impl World {
         World { home, emulator, data }
     }
 
+    /// A portal whose first access token is over; its successors last.
+    pub(crate) fn with_expired_token() -> World {
+        let mut world = World::with(Limits { token_ttl_s: 0, ..Limits::none() });
+        world.emulator = start(&world.data, Limits::none());
+        world
+    }
+
     /// The state folder of the user.
     pub(crate) fn state(&self) -> PathBuf {
         self.home.path().join("state")
@@ -78,6 +85,13 @@ impl World {
             .env("B24_CLIENT_SECRET", access.client_secret.expose())
             .env("B24_ACCESS_TOKEN", access.access_token.expose())
             .env("B24_REFRESH_TOKEN", access.refresh_token.expose());
+    }
+
+    /// The binary with a clean environment and the tokens of the application.
+    pub(crate) fn oauth_command(&self, args: &[&str]) -> Command {
+        let mut command = self.command(args);
+        self.with_oauth(&mut command);
+        command
     }
 
     /// Runs the binary.
