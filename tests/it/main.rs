@@ -4,4 +4,5 @@
 
 mod call; // what one call does, for its user
 mod oauth; // one refresh for everybody, and no pair lost
+mod pace; // the rate that all processes share
 mod world; // the harness

@@ -38,17 +38,6 @@ fn read_and_die_at(world: &World, point: &str) {
     assert_eq!(outcome.status, -1, "{point} was not passed: {}", outcome.stderr);
 }
 
-/// The letters of the lines of all ledger records, one text a record.
-fn ledger_lines(world: &World) -> Vec<String> {
-    let portals = std::fs::read_dir(world.state().join("portals")).unwrap().map(|entry| entry.unwrap().path().join("ledger"));
-    let shards = portals.filter_map(|ledger| std::fs::read_dir(ledger).ok()).flatten();
-    let records = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
-    let letters = |text: String| -> String {
-        text.lines().map(|line| serde_json::from_str::<Value>(&line[9..]).unwrap()["t"].as_str().unwrap().to_owned()).collect()
-    };
-    records.map(|record| letters(std::fs::read_to_string(record.unwrap().path()).unwrap())).collect()
-}
-
 #[test]
 fn sixty_four_processes_refresh_an_expired_token_once() {
     let world = World::with_expired_token();
@@ -202,7 +191,7 @@ fn a_write_is_dispatched_again_after_the_refresh_in_the_same_record() {
     let _ = Outcome::of(&mut world.oauth_command(&["crm.lead.add", "fields[TITLE]=Acme", "--confirm-write"])).body(0);
     assert_eq!(world.changes().len(), 1);
     assert_eq!(refreshes(&world), 2);
-    assert_eq!(ledger_lines(&world), ["CDNDS"]);
+    assert_eq!(world.ledger_lines(), ["CDNDS"]);
     let outcomes: Vec<Value> = world.audit().into_iter().filter(|record| record["type"] == "outcome").collect();
     assert_eq!(outcomes.len(), 2);
     assert_eq!((&outcomes[0]["outcome"], &outcomes[0]["error"]), (&Value::from("not_applied"), &Value::from("expired_token")));
@@ -218,9 +207,9 @@ fn a_write_that_cannot_refresh_is_proven_unsent_and_goes_later() {
     let write = || world.oauth_command(&["crm.lead.add", "fields[TITLE]=Acme", "--confirm-write"]);
     let error = Outcome::of(&mut write()).error(7);
     assert_eq!(error["kind"], "refresh_unknown");
-    assert_eq!(ledger_lines(&world), ["CDN"]);
+    assert_eq!(world.ledger_lines(), ["CDN"]);
     let _ = Outcome::of(&mut write()).body(0);
-    assert_eq!((world.changes().len(), ledger_lines(&world)), (1, vec!["CDNDS".to_owned()]));
+    assert_eq!((world.changes().len(), world.ledger_lines()), (1, vec!["CDNDS".to_owned()]));
 }
 
 #[test]
