@@ -276,8 +276,9 @@ impl Trip<'_> {
                 (end.settlements, end.outcome, end.failure)
             }
             (Request::Batch(_) | Request::Single(_), _) => {
-                let settle_one = |_| Some(settle::settlement(&verdict, answer.status, || kept(session, &answer.body)));
-                let settlements = sent.flight.risks().iter().map(settle_one).collect();
+                let settle_one = || settle::settlement(&verdict, answer.status, || kept(session, &answer.body));
+                // A read has no record, and its answer may be large.
+                let settlements = sent.flight.risks().iter().map(|risk| (*risk > Risk::Read).then(settle_one)).collect();
                 let failure = match &verdict {
                     Verdict::Refused(error) => Some(settle::refused(error, answer.status)),
                     Verdict::Success | Verdict::NotExecuted(_) | Verdict::Maybe(_) => None,
