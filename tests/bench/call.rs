@@ -10,7 +10,7 @@ mod place;
 
 use measure::{Pair, children_cpu, now, peak_mb};
 use place::{Portal, b24, fill, serve_answer};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -88,10 +88,14 @@ fn limiter(portal: &Portal, state: &Path) {
     let (cpu, start) = (children_cpu(), now());
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
-            scope.spawn(|| (0..CALLS).for_each(|_| drop(measure::timed(&mut paced()))));
+            scope.spawn(|| {
+                for _ in 0..CALLS {
+                    measure::timed(&mut paced());
+                }
+            });
         }
     });
-    let (took, cpu) = (start.elapsed(), children_cpu() - cpu);
+    let (took, cpu) = (start.elapsed(), children_cpu().saturating_sub(cpu));
     let ideal = Duration::from_secs(u64::from(WORKERS * CALLS)) / RATE;
     let name = format!("{WORKERS} x {CALLS} calls at {RATE}/s : schedule");
     figure(&name, &format!("{:.3} s, CPU {:.2} s", took.as_secs_f64(), cpu.as_secs_f64()), &format!("{:.3} s", ideal.as_secs_f64()));

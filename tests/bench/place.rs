@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -157,8 +157,9 @@ fn fill_audit(folder: &Path) {
         }
     }
     fs::write(&current, &text).unwrap();
-    let segments: Vec<PathBuf> = (1..=SEGMENTS).map(|number| folder.join(format!("seg-{number}.jsonl"))).collect();
-    segments.iter().for_each(|segment| fs::write(segment, &text).unwrap());
+    for number in 1..=SEGMENTS {
+        fs::write(folder.join(format!("seg-{number}.jsonl")), &text).unwrap();
+    }
 }
 
 fn audit_body(seq: u64, prev: &str) -> String {
