@@ -20,7 +20,6 @@ const ROUNDS: usize = 60;
 /// Workers and calls of the run against the limiter.
 const WORKERS: u32 = 16;
 const CALLS: u32 = 10;
-const RATE: u32 = 50;
 const BURST: u32 = 10;
 
 fn main() {
@@ -36,7 +35,9 @@ fn main() {
     beside_curl(&portal, &small);
     beside_itself(&portal, &small, &large);
     memory(&small);
-    limiter(&portal, &home.path().join("paced"));
+    for rate in [50, 2] {
+        limiter(&portal, &home.path().join(format!("paced-{rate}")), rate);
+    }
 }
 
 fn read(portal: &Portal, state: &Path) -> Command {
@@ -76,11 +77,11 @@ fn memory(state: &Path) {
 }
 
 /// Many processes against the shared rate: total time and processor time.
-fn limiter(portal: &Portal, state: &Path) {
+fn limiter(portal: &Portal, state: &Path, rate: u32) {
     let paced = || -> Command {
         let mut command = read(portal, state);
         command.env_remove("B24_RATE_LIMITER");
-        command.env("B24_RATE_LIMITER_RATE", RATE.to_string()).env("B24_RATE_LIMITER_BURST", BURST.to_string());
+        command.env("B24_RATE_LIMITER_RATE", rate.to_string()).env("B24_RATE_LIMITER_BURST", BURST.to_string());
         command
     };
     // The first call makes the bucket, which starts empty: one at once.
@@ -96,8 +97,8 @@ fn limiter(portal: &Portal, state: &Path) {
         }
     });
     let (took, cpu) = (start.elapsed(), children_cpu().saturating_sub(cpu));
-    let ideal = Duration::from_secs(u64::from(WORKERS * CALLS)) / RATE;
-    let name = format!("{WORKERS} x {CALLS} calls at {RATE}/s : schedule");
+    let ideal = Duration::from_secs(u64::from(WORKERS * CALLS)) / rate;
+    let name = format!("{WORKERS} x {CALLS} calls at {rate}/s : schedule");
     figure(&name, &format!("{:.3} s, CPU {:.2} s", took.as_secs_f64(), cpu.as_secs_f64()), &format!("{:.3} s", ideal.as_secs_f64()));
 }
 

@@ -102,6 +102,8 @@ pub(crate) fn fill(state: &Path, records: usize) {
     let portal = fs::read_dir(state.join("portals")).unwrap().next().unwrap().unwrap().path();
     fill_ledger(&portal, records);
     fill_audit(&state.join("audit"));
+    // Else the syncs of the measured calls would wait for all of this.
+    rustix::fs::sync();
 }
 
 fn fill_ledger(portal: &Path, records: usize) {
