@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Sends to one portal.
 pub struct Transport {
-    http: reqwest::blocking::Client,
+    http: client::Http,
 }
 
 /// What came of one attempt.

@@ -9,6 +9,8 @@ mod call; // what one call does, for its user
 mod canary; // looks for secrets where none may be
 mod catalog; // the embedded facts are current
 mod gate_property; // what holds for every method and spelling
+mod oauth; // one refresh for everybody, and no pair lost
+mod pace; // the rate that all processes share
 mod plan_tricks; // tricks with saved plans
 mod plans; // saved plans: what they say is sent, once
 mod readme; // every command of the README runs

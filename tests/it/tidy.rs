@@ -53,7 +53,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("secrecy", &["secret.rs"]),
     ("signal_hook", &["interrupt.rs"]),
     ("strsim", &["catalog.rs", "cli/route.rs", "schema.rs"]),
-    ("tokio", &["emulator/"]),
+    ("tokio", &["emulator/", "wire/client.rs"]),
     ("toml", &["store/config.rs"]),
     ("ulid", &["ids.rs"]),
     ("uuid", &["host.rs"]),
