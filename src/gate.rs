@@ -163,7 +163,7 @@ impl Shaped {
         for call in request.calls_mut() {
             match catalog::find(&call.method, call.api) {
                 Some(entry) => entry.name.clone_into(&mut call.name),
-                None if policy.allow_unlisted => {}
+                None if policy.allow_unlisted || policy.allowlist.own_class(&call.method).is_some() => {}
                 None => return Err(unknown(call)),
             }
         }
@@ -206,8 +206,12 @@ impl Admitted {
 }
 
 impl Valid {
-    fn rate(self) -> Rated {
-        let risks = self.request.calls().map(|(_, call)| risk::rate(&call.method, class_of(call), &call.params)).collect();
+    fn rate(self, policy: &Policy) -> Rated {
+        let rate = |call: &Call| match (class_of(call), policy.allowlist.own_class(&call.method)) {
+            (None, Some(own)) => own,
+            (class, own) => risk::rate(&call.method, class, &call.params).max(own.unwrap_or(Risk::Read)),
+        };
+        let risks = self.request.calls().map(|(_, call)| rate(call)).collect();
         Rated { request: self.request, risks, oddities: self.oddities }
     }
 }
@@ -248,7 +252,7 @@ pub fn appraise(proposal: Proposal, policy: &Policy) -> Result<Appraised, Refusa
     let known = shaped.know(policy)?;
     let admitted = known.admit(policy)?;
     let valid = admitted.validate(policy)?;
-    let rated = valid.rate();
+    let rated = valid.rate(policy);
     let permitted = rated.permit(policy)?;
     Ok(Appraised(permitted))
 }

@@ -1,8 +1,10 @@
 //! Packs: the allowlists that ship with b24, and the check against them.
 
 use crate::error::{Code, Coded};
-use crate::method::{Method, Pattern, PatternError};
+use crate::method::{Method, MethodError, Pattern, PatternError};
+use crate::risk::Risk;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// The packs that ship, by name. A test compares the table with the folder.
 pub const BUILT_IN: &[(&str, &str)] = &[
@@ -38,6 +40,23 @@ pub struct Pack {
     pub methods: Vec<String>,
 }
 
+/// A pack of the user's own, `[packs.NAME]` in `config.toml`. For a method that
+/// is not documented it must say the class, write or destructive; the class of
+/// a documented one can only be raised.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserPack {
+    /// Names and patterns that it allows.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Names that are writes at least.
+    #[serde(default)]
+    pub write: Vec<String>,
+    /// Names that are destructive.
+    #[serde(default)]
+    pub destructive: Vec<String>,
+}
+
 /// Why packs or an allowlist cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PacksError {
@@ -47,6 +66,17 @@ pub enum PacksError {
     /// A pattern cannot be read.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    /// A user's pack bears a name that is taken.
+    #[error("the pack {0} of config.toml has the name of a pack that ships")]
+    Taken(String),
+    /// A name in a user's pack is none.
+    #[error("the pack {pack} of config.toml: {source}")]
+    Method {
+        /// The pack.
+        pack: String,
+        /// What is wrong.
+        source: MethodError,
+    },
 }
 
 impl Coded for PacksError {
@@ -72,15 +102,27 @@ pub struct Allowlist {
     packs: Vec<String>,
     extra: Vec<String>,
     patterns: Vec<Pattern>,
+    classes: BTreeMap<Method, Risk>,
 }
 
 impl Allowlist {
     /// Reads a comma-separated list of packs (empty: `core`; `none`: none) and
     /// a comma-separated list of further patterns.
     pub fn parse(packs: &str, extra: &str) -> Result<Allowlist, PacksError> {
+        Allowlist::with_user_packs(packs, extra, &BTreeMap::new())
+    }
+
+    /// The same, where the names may also be those of the user's packs.
+    pub fn with_user_packs(packs: &str, extra: &str, own: &BTreeMap<String, UserPack>) -> Result<Allowlist, PacksError> {
+        if let Some(name) = own.keys().find(|name| BUILT_IN.iter().any(|(taken, _)| taken.eq_ignore_ascii_case(name))) {
+            return Err(PacksError::Taken(crate::method::shown(name)));
+        }
         let mut allowlist = Allowlist::default();
         for name in enabled(packs) {
-            allowlist.enable(&name)?;
+            match own.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+                Some((_, pack)) => allowlist.enable_own(&name, pack)?,
+                None => allowlist.enable(&name)?,
+            }
         }
         for text in list(extra) {
             let pattern = Pattern::parse(&text)?;
@@ -101,6 +143,30 @@ impl Allowlist {
         }
         self.packs.push(pack.pack);
         Ok(())
+    }
+
+    fn enable_own(&mut self, name: &str, pack: &UserPack) -> Result<(), PacksError> {
+        for text in &pack.methods {
+            self.patterns.push(Pattern::parse(text)?);
+        }
+        for (names, class) in [(&pack.write, Risk::Write), (&pack.destructive, Risk::Destructive)] {
+            for text in names {
+                let method = Method::parse(text).map_err(|source| PacksError::Method { pack: name.to_owned(), source })?;
+                self.patterns.push(Pattern::parse(method.as_str())?);
+                let known = self.classes.entry(method).or_insert(class);
+                *known = class.max(*known);
+            }
+        }
+        if !self.packs.iter().any(|enabled| enabled == name) {
+            self.packs.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Returns the class that the user's packs give a method.
+    #[must_use]
+    pub fn own_class(&self, method: &Method) -> Option<Risk> {
+        self.classes.get(method).copied()
     }
 
     /// Returns whether a method may be called.
@@ -179,5 +245,22 @@ mod tests {
         assert!(Allowlist::parse("Core, content", "").unwrap().admits(&method("disk.file.get")));
         assert!(matches!(Allowlist::parse("nope", ""), Err(PacksError::Unknown(_))));
         assert!(matches!(Allowlist::parse("none,core", ""), Err(PacksError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_pack_of_the_users_adds_methods_and_classes() {
+        let pack = UserPack {
+            methods: vec!["disk.*".to_owned()],
+            write: vec!["Acme.Order.sync".to_owned()],
+            destructive: vec!["crm.lead.get".to_owned()],
+        };
+        let own = BTreeMap::from([("mine".to_owned(), pack)]);
+        let allowlist = Allowlist::with_user_packs("core,mine", "", &own).unwrap();
+        assert_eq!(allowlist.packs(), ["core", "mine"]);
+        assert!(allowlist.admits(&method("disk.file.get")) && allowlist.admits(&method("acme.order.sync")));
+        assert_eq!(allowlist.own_class(&method("acme.order.sync")), Some(Risk::Write));
+        assert_eq!(Allowlist::with_user_packs("core", "", &own).unwrap().own_class(&method("acme.order.sync")), None);
+        let taken = BTreeMap::from([("Core".to_owned(), UserPack::default())]);
+        assert!(matches!(Allowlist::with_user_packs("", "", &taken), Err(PacksError::Taken(_))));
     }
 }

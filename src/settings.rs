@@ -10,13 +10,14 @@ use crate::credential::{Credential, CredentialError, Sources};
 use crate::env::Env;
 use crate::error::{Code, Coded};
 use crate::host::Host;
-use crate::packs::{Allowlist, PacksError};
+use crate::packs::{Allowlist, PacksError, UserPack};
 use crate::secret::Redactor;
 use crate::store::audit::AuditPlace;
 use crate::store::config::{ConfigDir, ConfigError, Profile};
 use crate::store::limiter::Pace;
 use crate::store::plans::folder_beside;
 use crate::store::{StateDir, StateError};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -236,8 +237,17 @@ pub fn resolve(options: &Options, host: &Host) -> Result<Settings, SettingsError
     let credential = (!is_emulator)
         .then(|| Sources { env: &host.env, cwd: &host.cwd, config: &config, name: &profile_name, profile: profile.as_ref() }.find());
     let profile = profile.unwrap_or_default();
-    Resolver { options, env: &host.env, cwd: &host.cwd, name: profile_name, profile, loosened: Vec::new(), notices: Vec::new() }
-        .finish(credential)
+    Resolver {
+        own_packs: config.packs()?,
+        options,
+        env: &host.env,
+        cwd: &host.cwd,
+        name: profile_name,
+        profile,
+        loosened: Vec::new(),
+        notices: Vec::new(),
+    }
+    .finish(credential)
 }
 
 fn config_folder(options: &Options, host: &Host) -> PathBuf {
@@ -258,6 +268,7 @@ struct Resolver<'a> {
     cwd: &'a Path,
     name: String,
     profile: Profile,
+    own_packs: BTreeMap<String, UserPack>,
     loosened: Vec<&'static str>,
     notices: Vec<String>,
 }
@@ -307,7 +318,7 @@ impl Resolver<'_> {
         let allow = given_allow.or_else(|| self.profile.allow.as_ref().map(|allow| allow.join(","))).unwrap_or_default();
         self.loosen(self.options.allow_unlisted, "allow-unlisted")?;
         Ok(Policy {
-            allowlist: Allowlist::parse(&packs, &allow)?,
+            allowlist: Allowlist::with_user_packs(&packs, &allow, &self.own_packs)?,
             allow_unlisted: self.options.allow_unlisted,
             allow_unknown_params: self.options.allow_unknown_params,
             read_only: self.guard("B24_READ_ONLY")? || self.profile.read_only,

@@ -1,6 +1,7 @@
 //! `config.toml` (profiles, no secrets) and `credentials.toml` (mode 0600).
 
 use crate::error::{Code, Coded};
+use crate::packs::UserPack;
 use crate::secret::Secret;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -63,6 +64,8 @@ pub struct Profile {
 struct ConfigFile {
     #[serde(default)]
     profiles: BTreeMap<String, Profile>,
+    #[serde(default)]
+    packs: BTreeMap<String, UserPack>,
 }
 
 /// The secrets of one profile in `credentials.toml`.
@@ -146,6 +149,12 @@ impl ConfigDir {
     #[must_use]
     pub fn new(path: PathBuf) -> ConfigDir {
         ConfigDir(path)
+    }
+
+    /// Reads the user's own packs.
+    pub fn packs(&self) -> Result<BTreeMap<String, UserPack>, ConfigError> {
+        let path = self.0.join("config.toml");
+        Ok(read(&path)?.map(|text| parse::<ConfigFile>(&path, &text)).transpose()?.unwrap_or_default().packs)
     }
 
     /// Reads one profile; `None` when there is no configuration of this name

@@ -74,3 +74,24 @@ fn a_list_that_is_cut_short_says_so() {
     assert!(outcome.stderr.contains("start=50"));
     assert!(!world.run(&["crm.lead.list", "start=50"]).stderr.contains("more_rows"));
 }
+
+#[test]
+fn a_pack_of_the_users_lets_an_undocumented_method_pass_as_what_it_says() {
+    let world = World::new();
+    let config = world.home.path().join("config");
+    std::fs::create_dir(&config).unwrap();
+    let portal = world.emulator.origin();
+    let packs = "[packs.mine]\nwrite=['acme.order.sync']\ndestructive=['crm.lead.get']\n";
+    std::fs::write(config.join("config.toml"), format!("{packs}[profiles.acme]\nportal='{portal}'\npacks=['core','mine']\n")).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = world.command(args);
+        command.env("B24_CONFIG", &config).args(["--profile", "acme"]);
+        Outcome::of(&mut command)
+    };
+    assert_eq!(run(&["acme.order.sync"]).error(10)["risk"], "write");
+    assert_eq!(run(&["acme.order.purge"]).error(5)["kind"], "unknown_method");
+    assert_eq!(run(&["crm.lead.get", "id=1"]).error(10)["risk"], "destructive");
+    // The portal does not have it: it was asked.
+    assert_eq!(run(&["acme.order.sync", "--confirm-write"]).error(5)["code"], "ERROR_METHOD_NOT_FOUND");
+    assert_eq!(world.requests().len(), 1);
+}
