@@ -4,7 +4,7 @@ use super::args::{Call, Global, Plan as PlanCommand};
 use super::connect::{Connected, connect};
 use super::{Stop, help, params, printed};
 use crate::call::ShapeError;
-use crate::error::{Code, Failure};
+use crate::error::{Code, Failure, Outcome};
 use crate::gate::{self, Consent, Proposal};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
@@ -201,7 +201,8 @@ fn finish(
         note["portal"] = Value::from(session.identity.as_str());
     }
     let body = session.redactor.redact(&completed.body);
-    let masked = printed(output::body(host, &body, note.as_ref(), session.settings.mask_secrets))?;
+    let masked = printed(output::body(host, &body, note.as_ref(), session.settings.mask_secrets))
+        .map_err(|stop| unprinted(stop, completed.changed))?;
     if masked > 0 && !talk.quiet {
         output::note(host, "warning", "masked", &format!("{masked} secret-looking values are masked"), format);
     }
@@ -213,6 +214,19 @@ fn finish(
     match completed.failure {
         Some(failure) => Err(clean(connected, failure).into()),
         None => Ok(()),
+    }
+}
+
+/// An answer that cannot be printed does not undo what the portal did.
+fn unprinted(stop: Stop, changed: bool) -> Stop {
+    match stop {
+        Stop::Failed(failure) if changed => {
+            Failure { code: Code::ExecutedUnrecorded, message: format!("the portal did it, but {}", failure.message), ..*failure }
+                .hint("Do not repeat it; b24 ledger list --all names the record, b24 ledger show prints its answer")
+                .sent(Outcome::Applied)
+                .into()
+        }
+        other => other,
     }
 }
 

@@ -315,9 +315,9 @@ impl Trip<'_> {
             (Verdict::Success, Err(error), failure) => {
                 let unrecorded = self.dress(session, unrecorded(&error));
                 let failure = failure.filter(|failure| failure.code == Code::OutcomeUnknown).unwrap_or(unrecorded);
-                Ok(complete(answer, warnings, Some(failure)))
+                Ok(Completed { changed: self.writes, ..complete(answer, warnings, Some(failure)) })
             }
-            (Verdict::Success, Ok(()), failure) => Ok(complete(answer, warnings, failure)),
+            (Verdict::Success, Ok(()), failure) => Ok(Completed { changed: self.writes, ..complete(answer, warnings, failure) }),
             (_, recorded, failure) => {
                 let failure = failure.unwrap_or_else(|| Failure::new(Code::Internal, "a refusal without a reason"));
                 Err(match recorded {
@@ -358,5 +358,5 @@ fn complete(answer: Answer, mut warnings: Vec<(&'static str, String)>, failure: 
         warnings.push(("more_rows", format!("this is one page{total}; the next one begins at start={next}")));
     }
     let note = answer.replayed_by_portal.then(|| json!({"replayed": true, "by": "portal"}));
-    Completed { body: answer.body, note, warnings, failure }
+    Completed { body: answer.body, note, warnings, changed: false, failure }
 }

@@ -44,6 +44,8 @@ pub struct Completed {
     pub note: Option<Value>,
     /// Warnings for standard error: code and text.
     pub warnings: Vec<(&'static str, String)>,
+    /// Whether the call changed the portal.
+    pub changed: bool,
     /// What is wrong although there is an answer: a failed command of a batch,
     /// a record that could not be written.
     pub failure: Option<Failure>,
@@ -245,7 +247,7 @@ fn replay(session: &Session, name: &str, done: &[(String, Done)]) -> Completed {
     };
     let mut warnings = Vec::new();
     record::replayed(session, name, &note).unwrap_or_else(|error| warnings.push(("audit", error.to_string())));
-    Completed { body: body.into_bytes(), note: Some(note), warnings, failure: None }
+    Completed { body: body.into_bytes(), note: Some(note), warnings, changed: false, failure: None }
 }
 
 /// Records a refusal, as far as that is possible, and turns it into a failure.

@@ -95,3 +95,18 @@ fn a_pack_of_the_users_lets_an_undocumented_method_pass_as_what_it_says() {
     assert_eq!(run(&["acme.order.sync", "--confirm-write"]).error(5)["code"], "ERROR_METHOD_NOT_FOUND");
     assert_eq!(world.requests().len(), 1);
 }
+
+#[test]
+fn an_answer_that_cannot_be_printed_does_not_look_like_nothing_sent() {
+    let world = World::new();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for (args, status, outcome) in
+        [(&["crm.lead.add", "fields[TITLE]=x", "--confirm-write"][..], 13, "applied"), (&["crm.lead.list"], 12, "not_sent")]
+    {
+        let output = world.command(args).stdout(full()).output().unwrap();
+        let run =
+            Outcome { status: output.status.code().unwrap(), stdout: String::new(), stderr: String::from_utf8(output.stderr).unwrap() };
+        assert_eq!(run.error(status)["outcome"], outcome);
+    }
+    assert_eq!(world.changes().len(), 1);
+}
