@@ -103,20 +103,21 @@ impl Seen {
     }
 
     fn form(&self) -> String {
-        url::form_urlencoded::parse(self.body.as_bytes()).map(|(name, value)| format!(" {name} {value}")).collect()
+        let pairs = url::form_urlencoded::parse(self.body.as_bytes());
+        pairs.flat_map(|(name, value)| [name.into_owned(), value.into_owned()]).collect::<Vec<_>>().join(" ")
     }
 
     /// Returns everything in which a secret came, in several spellings.
     fn echo(&self) -> String {
         let encoded = |secret: &str| format!(" {} {}", BASE64_STANDARD.encode(secret), secret.replace('.', "%2E").replace('/', "%2F"));
         let encoded: String = self.secrets().map(encoded).collect();
-        format!("{} {}{}{encoded}", self.path, self.body, self.form())
+        format!("{} {} {}{encoded}", self.path, self.body, self.form())
     }
 
     /// Returns a host name that is as long as a message is cut.
     fn host(&self) -> String {
-        let labels: String = self.secrets().filter(|secret| !secret.contains('/')).map(|secret| format!("{secret}.")).collect();
-        format!("{}.{labels}{}.example", "x".repeat(45), "x".repeat(40))
+        let labels: Vec<&str> = self.secrets().filter(|secret| !secret.contains('/')).collect();
+        format!("{}.{}.{}.example", "x".repeat(45), labels.join("."), "x".repeat(40))
     }
 }
 
