@@ -43,6 +43,8 @@ pub struct Options {
     pub method_allowlist: Option<String>,
     /// `--allow-unlisted`.
     pub allow_unlisted: bool,
+    /// `--allow-unknown-params`.
+    pub allow_unknown_params: bool,
     /// `--require-plan`.
     pub require_plan: bool,
     /// `--plan-file`.
@@ -84,6 +86,8 @@ pub struct Policy {
     pub allowlist: Allowlist,
     /// Methods outside of them, and unknown ones, may be called.
     pub allow_unlisted: bool,
+    /// Parameters that are not documented, but look like a typo, are sent.
+    pub allow_unknown_params: bool,
     /// Nothing but reads is sent.
     pub read_only: bool,
     /// Changes go through saved plans only.
@@ -305,6 +309,7 @@ impl Resolver<'_> {
         Ok(Policy {
             allowlist: Allowlist::parse(&packs, &allow)?,
             allow_unlisted: self.options.allow_unlisted,
+            allow_unknown_params: self.options.allow_unknown_params,
             read_only: self.guard("B24_READ_ONLY")? || self.profile.read_only,
             require_plan: self.guard("B24_REQUIRE_PLAN")? || self.profile.require_plan || self.options.require_plan,
         })

@@ -55,6 +55,7 @@ pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Re
     refuse_own_secrets(session, &proposal, handling.key.as_deref())?;
     let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
     let deprecated = appraised.deprecated();
+    let oddities = appraised.oddities().to_vec();
     let reviewed =
         appraised.confirm(&session.settings.policy, handling.consent, false).map_err(|refusal| refuse(session, &name, refusal))?;
     let identity = match &handling.key {
@@ -65,6 +66,10 @@ pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Re
     for (name, successor) in deprecated {
         let instead = successor.map_or_else(String::new, |successor| format!("; use {successor}"));
         completed.warnings.push(("deprecated", format!("the development of {name} has ended{instead}")));
+    }
+    for (command, problem) in oddities {
+        let place = if command.is_empty() { String::new() } else { format!("{command}: ") };
+        completed.warnings.push(("params", format!("{place}{} {}", problem.path, problem.problem)));
     }
     Ok(completed)
 }
@@ -185,6 +190,7 @@ fn who_am_i() -> Result<Reviewed, Failure> {
     let policy = crate::settings::Policy {
         allowlist: crate::packs::Allowlist::parse("none", "profile")?,
         allow_unlisted: false,
+        allow_unknown_params: false,
         read_only: true,
         require_plan: false,
     };

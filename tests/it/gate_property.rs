@@ -12,11 +12,24 @@ use serde_json::{Value, json};
 
 /// Everything is admitted: only class and consent decide.
 fn open() -> Policy {
-    Policy { allowlist: Allowlist::parse("none", "*").unwrap(), allow_unlisted: false, read_only: false, require_plan: false }
+    Policy {
+        allowlist: Allowlist::parse("none", "*").unwrap(),
+        allow_unlisted: false,
+        allow_unknown_params: false,
+        read_only: false,
+        require_plan: false,
+    }
 }
 
 fn class_of(entry: &Entry, params: &Value) -> Risk {
     risk::rate(&Method::parse(entry.name).unwrap(), Some(entry.class), params)
+}
+
+/// Parameters that fit the method: the id of what it acts on, where it has one.
+fn fitting(entry: &Entry) -> Value {
+    let details = entry.details().unwrap();
+    let ids = details.params.iter().filter(|(name, ..)| name.eq_ignore_ascii_case("id"));
+    ids.map(|(name, ..)| (name.clone(), json!("1"))).collect()
 }
 
 fn proposed(name: &str, api: Option<Api>, params: Value) -> Result<Appraised, Refusal> {
@@ -81,9 +94,10 @@ fn garbled() -> impl Strategy<Value = String> {
 #[test]
 fn every_documented_method_passes_with_the_consent_of_its_class_only() {
     for entry in catalog::entries() {
-        let class = class_of(&entry, &json!({}));
+        let class = class_of(&entry, &fitting(&entry));
         for consent in CONSENTS {
-            let appraised = proposed(entry.name, Some(entry.api), json!({})).unwrap_or_else(|refusal| panic!("{}: {refusal}", entry.name));
+            let appraised =
+                proposed(entry.name, Some(entry.api), fitting(&entry)).unwrap_or_else(|refusal| panic!("{}: {refusal}", entry.name));
             assert_eq!(appraised.risk(), class, "{}", entry.name);
             let passed = appraised.confirm(&open(), consent, false).is_ok();
             assert_eq!(passed, may_pass(class, consent), "{} with {consent:?}", entry.name);
@@ -95,9 +109,10 @@ fn every_documented_method_passes_with_the_consent_of_its_class_only() {
 fn only_what_is_a_read_is_cleared_without_the_ledger() {
     for entry in catalog::entries() {
         let consent = Consent { write: true, destructive: true };
-        let reviewed = proposed(entry.name, Some(entry.api), json!({})).and_then(|appraised| appraised.confirm(&open(), consent, false));
+        let reviewed =
+            proposed(entry.name, Some(entry.api), fitting(&entry)).and_then(|appraised| appraised.confirm(&open(), consent, false));
         let Ok(reviewed) = reviewed else { panic!("{}", entry.name) };
-        assert_eq!(reviewed.clear_read().is_ok(), class_of(&entry, &json!({})) == Risk::Read, "{}", entry.name);
+        assert_eq!(reviewed.clear_read().is_ok(), class_of(&entry, &fitting(&entry)) == Risk::Read, "{}", entry.name);
     }
 }
 
@@ -105,8 +120,8 @@ fn only_what_is_a_read_is_cleared_without_the_ledger() {
 fn a_policy_that_only_reads_lets_reads_through_alone() {
     let policy = Policy { read_only: true, ..open() };
     for entry in catalog::entries() {
-        let proposal = Proposal { name: entry.name.to_owned(), params: json!({}), api: Some(entry.api) };
-        assert_eq!(appraise(proposal, &policy).is_ok(), class_of(&entry, &json!({})) == Risk::Read, "{}", entry.name);
+        let proposal = Proposal { name: entry.name.to_owned(), params: fitting(&entry), api: Some(entry.api) };
+        assert_eq!(appraise(proposal, &policy).is_ok(), class_of(&entry, &fitting(&entry)) == Risk::Read, "{}", entry.name);
     }
 }
 
@@ -115,7 +130,7 @@ fn a_method_outside_the_packs_never_passes() {
     let policy = Policy { allowlist: Allowlist::parse("none", "").unwrap(), ..open() };
     for entry in catalog::entries() {
         let api = entry.api;
-        let single = Proposal { name: entry.name.to_owned(), params: json!({}), api: Some(api) };
+        let single = Proposal { name: entry.name.to_owned(), params: fitting(&entry), api: Some(api) };
         assert!(matches!(appraise(single, &policy), Err(Refusal::OutsidePacks { .. })), "{}", entry.name);
         let batched = Proposal { name: "batch".to_owned(), params: batch(&[(entry, entry.name.to_owned())], api), api: Some(api) };
         assert!(matches!(appraise(batched, &policy), Err(Refusal::OutsidePacks { .. })), "{}", entry.name);
@@ -124,8 +139,8 @@ fn a_method_outside_the_packs_never_passes() {
 
 fn batch(commands: &[(Entry, String)], api: Api) -> Value {
     match api {
-        Api::V2 => json!({"cmd": commands.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>()}),
-        Api::V3 => commands.iter().map(|(_, name)| json!({"method": name, "query": {}})).collect(),
+        Api::V2 => json!({"cmd": commands.iter().map(|(entry, name)| json!([name, fitting(entry)])).collect::<Vec<_>>()}),
+        Api::V3 => commands.iter().map(|(entry, name)| json!({"method": name, "query": fitting(entry)})).collect(),
     }
 }
 
@@ -134,8 +149,8 @@ proptest! {
 
     #[test]
     fn every_spelling_is_the_canonical_one((entry, spelling) in spelled_entry()) {
-        let appraised = proposed(&spelling, Some(entry.api), json!({})).map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
-        prop_assert_eq!(appraised.risk(), class_of(&entry, &json!({})));
+        let appraised = proposed(&spelling, Some(entry.api), fitting(&entry)).map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
+        prop_assert_eq!(appraised.risk(), class_of(&entry, &fitting(&entry)));
         prop_assert_eq!(appraised.request().wire_name(), entry.name);
     }
 
@@ -165,7 +180,7 @@ proptest! {
     fn the_strictest_command_of_a_batch_decides(
         (api, commands) in spelled_batch(), bits in 0_usize..4
     ) {
-        let strictest = commands.iter().map(|(entry, _)| class_of(entry, &json!({}))).max().unwrap();
+        let strictest = commands.iter().map(|(entry, _)| class_of(entry, &fitting(entry))).max().unwrap();
         let appraised = proposed("batch", Some(api), batch(&commands, api)).map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
         prop_assert_eq!(appraised.risk(), strictest);
         let names: Vec<&str> = appraised.request().calls().map(|(_, call)| call.name.as_str()).collect();

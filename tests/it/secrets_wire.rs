@@ -103,21 +103,23 @@ impl Seen {
     }
 
     fn form(&self) -> String {
-        let pairs = url::form_urlencoded::parse(self.body.as_bytes());
-        pairs.flat_map(|(name, value)| [name.into_owned(), value.into_owned()]).collect::<Vec<_>>().join(" ")
+        url::form_urlencoded::parse(self.body.as_bytes())
+            .flat_map(|(name, value)| [" ".to_owned(), name.into_owned(), " ".to_owned(), value.into_owned()])
+            .collect()
     }
 
     /// Returns everything in which a secret came, in several spellings.
     fn echo(&self) -> String {
         let encoded = |secret: &str| format!(" {} {}", BASE64_STANDARD.encode(secret), secret.replace('.', "%2E").replace('/', "%2F"));
         let encoded: String = self.secrets().map(encoded).collect();
-        format!("{} {} {}{encoded}", self.path, self.body, self.form())
+        format!("{} {}{}{encoded}", self.path, self.body, self.form())
     }
 
     /// Returns a host name that is as long as a message is cut.
     fn host(&self) -> String {
-        let labels: Vec<&str> = self.secrets().filter(|secret| !secret.contains('/')).collect();
-        format!("{}.{}.{}.example", "x".repeat(45), labels.join("."), "x".repeat(40))
+        let labels: String =
+            self.secrets().filter(|secret| !secret.contains('/')).flat_map(|secret| [secret.to_string(), ".".to_owned()]).collect();
+        format!("{}.{labels}{}.example", "x".repeat(45), "x".repeat(40))
     }
 }
 
