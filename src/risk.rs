@@ -58,7 +58,7 @@ const RULES: &[(&str, Rule)] = &[
     ("imbot.message.update", Rule::DeletesWhenEmpty("MESSAGE")),
     ("imbot.v2.event.get", Rule::ReadsWithout("offset")),
     // Dismisses the user (b24restdocs: api-reference/user/user-update.md).
-    ("user.update", Rule::DestructiveWhen("ACTIVE", &["n", "0", "false"])),
+    ("user.update", Rule::DestructiveUnless("ACTIVE", &["y", "1", "true"])),
 ];
 
 enum Rule {
@@ -69,8 +69,9 @@ enum Rule {
     /// Only reads without this parameter: with `offset`, events before it are
     /// confirmed and so consumed; with `ACCESS`, rights are replaced.
     ReadsWithout(&'static str),
-    /// Takes something away when the parameter has one of these values.
-    DestructiveWhen(&'static str, &'static [&'static str]),
+    /// Takes something away unless the parameter is missing or has one of
+    /// these values: PHP takes many other things for "no", too.
+    DestructiveUnless(&'static str, &'static [&'static str]),
     /// Deletes the message when its new text is empty
     /// (b24restdocs: api-reference/chats/messages/im-message-update.md).
     DeletesWhenEmpty(&'static str),
@@ -87,9 +88,10 @@ pub fn rate(method: &Method, class: Option<Risk>, params: &Value) -> Risk {
         Some((_, Rule::OfflineGet)) => Risk::Destructive,
         Some((_, Rule::ReadsWithout(name))) if param(params, name).is_none() => Risk::Read,
         Some((_, Rule::ReadsWithout(_))) => class.max(Risk::Write),
-        Some((_, Rule::DestructiveWhen(name, values))) => match param(params, name) {
-            Some(value) if values.contains(&value.to_string().trim_matches('"').to_ascii_lowercase().as_str()) => Risk::Destructive,
-            _ => class,
+        Some((_, Rule::DestructiveUnless(name, values))) => match param(params, name) {
+            None => class,
+            Some(value) if values.contains(&value.to_string().trim_matches('"').to_ascii_lowercase().as_str()) => class,
+            Some(_) => Risk::Destructive,
         },
         Some((_, Rule::DeletesWhenEmpty(name))) => match param(params, name) {
             Some(Value::String(text)) if !text.trim().is_empty() => class,
@@ -168,7 +170,22 @@ mod tests {
         assert_eq!(class("im.message.update", &json!({"MESSAGE_ID": 1, "MESSAGE": "x"})), Risk::Write);
         assert_eq!(class("user.update", &json!({"ID": 1, "NAME": "x"})), Risk::Write);
         assert_eq!(class("user.update", &json!({"ID": 1, "ACTIVE": false})), Risk::Destructive);
-        assert_eq!(class("user.update", &json!({"ID": 1, "active": "N"})), Risk::Destructive);
+        assert_eq!(class("user.update", &json!({"ID": 1, "ACTIVE": "Y"})), Risk::Write);
+        assert_eq!(class("user.update", &json!({"ID": 1, "Active": true})), Risk::Write);
+        for no in [
+            json!("N"),
+            json!(""),
+            json!(" n"),
+            json!("no"),
+            json!(0.0),
+            json!(-1),
+            json!(null),
+            json!([]),
+            json!(["N"]),
+            json!({"0": "N"}),
+        ] {
+            assert_eq!(class("user.update", &json!({"ID": 1, "active": no})), Risk::Destructive, "{no}");
+        }
     }
 
     #[test]

@@ -198,6 +198,8 @@ const CONSENT: &[Trick] = &[
     ("queue that is emptied by reading", 10, &["event.offline.get", "--confirm-write"]),
     ("queue with two meanings of clear", 2, &["event.offline.get", "--confirm-write", "clear=0", "CLEAR=1"]),
     ("queue with a clear of 0.0", 10, &["event.offline.get", "--confirm-write", "clear:=0.0"]),
+    ("dismissal in an odd spelling", 10, &["user.update", "--confirm-write", "--allow-unknown-params", "ID=1", "active= "]),
+    ("dismissal inside a batch", 10, &["batch", "--confirm-write", "--params", r#"{"cmd":["user.update?ID=1&ACTIVE="]}"#]),
     ("unlisted is destructive", 10, &["crm.lead.wipe", "--allow-unlisted", "--confirm-write"]),
     ("unlisted that looks like a read", 10, &["crm.everything.list", "--allow-unlisted", "--confirm-write"]),
     (
