@@ -146,18 +146,18 @@ impl Sources<'_> {
     /// row in `credentials.toml`. A portal of a profile is never combined with
     /// a secret for another portal.
     pub fn find(&self) -> Result<Credential, CredentialError> {
-        let from_env = self.from_env()?;
+        let from_env = self.in_environment()?;
         let Some(profile) = self.profile else { return from_env.ok_or(CredentialError::Nothing) };
         let Some(host) = &profile.portal else { return from_env.ok_or(CredentialError::Missing("`portal` of the profile")) };
         let portal = Portal::parse(host)?;
         match from_env {
             Some(credential) if *credential.portal() == portal => Ok(credential),
             Some(credential) => Err(CredentialError::OtherPortal { env: credential.portal().to_string(), profile: portal.to_string() }),
-            None => self.from_profile(profile, portal),
+            None => self.in_profile(profile, portal),
         }
     }
 
-    fn from_env(&self) -> Result<Option<Credential>, CredentialError> {
+    fn in_environment(&self) -> Result<Option<Credential>, CredentialError> {
         if let Some(url) = self.secret("B24_WEBHOOK_URL", "B24_WEBHOOK_URL_FILE")? {
             return parse_webhook_url(&url).map(Some);
         }
@@ -169,12 +169,12 @@ impl Sources<'_> {
                 let code = self.secret("B24_WEBHOOK_CODE", "B24_WEBHOOK_CODE_FILE")?.ok_or(CredentialError::Missing("B24_WEBHOOK_CODE"))?;
                 webhook(portal, user, &code).map(Some)
             }
-            "oauth" => self.oauth_from_env(portal).map(Some),
+            "oauth" => self.oauth_in_environment(portal).map(Some),
             _ => Err(CredentialError::Malformed { name: "B24_AUTH_MODE", problem: "is neither webhook nor oauth" }),
         }
     }
 
-    fn oauth_from_env(&self, portal: Portal) -> Result<Credential, CredentialError> {
+    fn oauth_in_environment(&self, portal: Portal) -> Result<Credential, CredentialError> {
         let access = self.secret("B24_ACCESS_TOKEN", "B24_ACCESS_TOKEN_FILE")?;
         let refresh = self.secret("B24_REFRESH_TOKEN", "B24_REFRESH_TOKEN_FILE")?;
         if access.is_none() && refresh.is_none() {
@@ -189,7 +189,7 @@ impl Sources<'_> {
         }))
     }
 
-    fn from_profile(&self, profile: &Profile, portal: Portal) -> Result<Credential, CredentialError> {
+    fn in_profile(&self, profile: &Profile, portal: Portal) -> Result<Credential, CredentialError> {
         let secrets = self.config.secrets(self.name)?;
         match profile.auth.as_deref().unwrap_or("webhook") {
             "webhook" => {

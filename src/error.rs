@@ -62,7 +62,6 @@ codes! {
     KeyReused "key_reused" Conflict "The idempotency key belongs to another write";
     LooksRepeated "looks_repeated" Conflict "The same write succeeded a moment ago";
     Abandoned "abandoned" Conflict "An operator closed this key as abandoned";
-    NotRetried "refused_before" Conflict "The portal refused this write under this key before";
     PlanNotFound "plan_not_found" Conflict "No plan has this id";
     PlanExpired "plan_expired" Conflict "The plan is too old to be executed";
     PlanUsed "plan_used" Conflict "The plan was executed already";

@@ -43,18 +43,20 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use crate::call::{Batch, Call, Request, ShapeError};
+mod refusal;
+
+pub use refusal::Refusal;
+
+use crate::call::{Batch, Call, Request};
 use crate::catalog::{self, Api};
-use crate::error::{Code, Coded};
 use crate::method::Method;
 use crate::packs;
 use crate::risk::{self, Risk};
 use crate::settings::Policy;
 use crate::store::audit::Receipt;
-use crate::store::ledger::{Claim, Claimed, Done, Key, Ledger, LedgerError, Reuse, Settlement, Write};
+use crate::store::ledger::{Claim, Claimed, Done, Key, Ledger, Reuse, Settlement, Write};
 use crate::store::limiter::Slot;
 use crate::store::locked::StoreError;
-use crate::store::plans::PlanError;
 use serde_json::{Map, Value};
 
 /// What the caller consents to, by the flags of this invocation. Neither
@@ -74,150 +76,6 @@ impl Consent {
             Risk::Write => self.write,
             Risk::Destructive => self.destructive,
         }
-    }
-}
-
-/// Why a call is not sent; one variant a step.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The request has no shape that b24 sends.
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
-    /// The method is not documented, or not in the generation that is called.
-    #[error("{name} is not a documented method{elsewhere}")]
-    Unknown {
-        /// The name.
-        name: String,
-        /// Where it is documented instead.
-        elsewhere: String,
-        /// Names that may have been meant.
-        suggestions: Vec<&'static str>,
-    },
-    /// Neither a pack nor the allowlist admits it.
-    #[error("{name} is outside the enabled packs")]
-    OutsidePacks {
-        /// The method.
-        name: String,
-        /// Packs that would admit it.
-        packs: Vec<String>,
-    },
-    /// Only reads are allowed.
-    #[error("{name} is a {} call and this profile only reads", .risk.text())]
-    ReadOnly {
-        /// The method.
-        name: String,
-        /// Its class.
-        risk: Risk,
-    },
-    /// Changes need a saved plan.
-    #[error("{name} is a {} call, which must go through a saved plan here", .risk.text())]
-    PlanRequired {
-        /// The method.
-        name: String,
-        /// Its class.
-        risk: Risk,
-    },
-    /// The flag of the class is missing.
-    #[error("{name} is a {} call and was not confirmed", .risk.text())]
-    Unconfirmed {
-        /// The method.
-        name: String,
-        /// Its class.
-        risk: Risk,
-    },
-    /// The plan cannot be executed.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The ledger says no.
-    #[error("{source}")]
-    Ledger {
-        /// The command of a batch; empty for a single call.
-        command: String,
-        /// Why.
-        source: LedgerError,
-    },
-    /// Some commands of a batch were executed before, others not.
-    #[error("some commands of this batch were executed before: {}", .0.join(", "))]
-    PartlyDone(Vec<String>),
-}
-
-impl Refusal {
-    /// Returns the step that refused, as `--dry-run` and the audit name it.
-    #[must_use]
-    pub fn step(&self) -> &'static str {
-        match self {
-            Refusal::Shape(_) => "shape",
-            Refusal::Unknown { .. } => "method",
-            Refusal::OutsidePacks { .. } => "packs",
-            Refusal::ReadOnly { .. } => "policy",
-            Refusal::PlanRequired { .. } | Refusal::Unconfirmed { .. } => "consent",
-            Refusal::Plan(_) => "plan",
-            Refusal::Ledger { .. } | Refusal::PartlyDone(_) => "ledger",
-        }
-    }
-}
-
-impl Coded for Refusal {
-    fn code(&self) -> Code {
-        match self {
-            Refusal::Shape(error) => error.code(),
-            Refusal::Unknown { .. } => Code::UnknownMethod,
-            Refusal::OutsidePacks { .. } | Refusal::ReadOnly { .. } => Code::PolicyDenied,
-            Refusal::PlanRequired { .. } => Code::PlanRequired,
-            Refusal::Unconfirmed { .. } => Code::ConfirmationRequired,
-            Refusal::Plan(error) => error.code(),
-            Refusal::Ledger { source, .. } => source.code(),
-            Refusal::PartlyDone(_) => Code::LooksRepeated,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Refusal::Shape(error) => return error.hint(),
-            Refusal::Unknown { suggestions, .. } if suggestions.is_empty() => "b24 help params shows how a method is named".to_owned(),
-            Refusal::Unknown { suggestions, .. } => format!("Did you mean {}?", suggestions.join(", ")),
-            Refusal::OutsidePacks { packs, .. } if packs.is_empty() => "No pack covers it; ask the person who keeps the profile".to_owned(),
-            Refusal::OutsidePacks { packs, .. } => {
-                format!("It is in the pack {}; ask the person who keeps the profile to enable it", packs.join(", "))
-            }
-            Refusal::ReadOnly { .. } => "Ask the person who keeps the profile".to_owned(),
-            Refusal::PlanRequired { .. } => "Save a plan with --plan-only, show it to the user, then execute it".to_owned(),
-            Refusal::Unconfirmed { .. } => "Show the user what will change and ask; the option is named in `gate`".to_owned(),
-            Refusal::Plan(error) => return error.hint(),
-            Refusal::Ledger { source, .. } => return source.hint(),
-            Refusal::PartlyDone(_) => "Send the other commands in a batch of their own".to_owned(),
-        })
-    }
-
-    fn details(&self) -> Map<String, Value> {
-        let mut details = Map::new();
-        match self {
-            Refusal::Unknown { name, suggestions, .. } => {
-                details.insert("method".to_owned(), Value::from(name.as_str()));
-                details.insert("suggest".to_owned(), Value::from(suggestions.clone()));
-            }
-            Refusal::OutsidePacks { name, packs } => {
-                details.insert("method".to_owned(), Value::from(name.as_str()));
-                details.insert("suggest".to_owned(), Value::from(packs.clone()));
-            }
-            Refusal::ReadOnly { name, risk } | Refusal::PlanRequired { name, risk } | Refusal::Unconfirmed { name, risk } => {
-                details.insert("method".to_owned(), Value::from(name.as_str()));
-                details.insert("risk".to_owned(), Value::from(risk.text()));
-                let needs_plan = matches!(self, Refusal::PlanRequired { .. });
-                details.insert(
-                    "gate".to_owned(),
-                    serde_json::json!({"needs": risk.text(), "consent": "user", "option": risk.option(), "plan": needs_plan}),
-                );
-            }
-            Refusal::Ledger { command, source } => {
-                details = source.details();
-                if !command.is_empty() {
-                    details.insert("command".to_owned(), Value::from(command.as_str()));
-                }
-            }
-            Refusal::Shape(_) | Refusal::Plan(_) | Refusal::PartlyDone(_) => {}
-        }
-        details
     }
 }
 
@@ -247,6 +105,7 @@ pub struct Appraised(Permitted);
 pub struct Reviewed(Confirmed);
 
 /// What a caller wants to send.
+#[derive(Debug, Clone)]
 pub struct Proposal {
     /// The method as written.
     pub name: String,
@@ -285,7 +144,7 @@ impl Shaped {
     fn know(self, policy: &Policy) -> Result<Known, Refusal> {
         let mut request = self.0;
         for call in request.calls_mut() {
-            match catalog::find(&call.method).filter(|entry| entry.is_in(call.api)) {
+            match catalog::find(&call.method, call.api) {
                 Some(entry) => entry.name.clone_into(&mut call.name),
                 None if policy.allow_unlisted => {}
                 None => return Err(unknown(call)),
@@ -309,7 +168,7 @@ impl Known {
 
 impl Admitted {
     fn rate(self) -> Rated {
-        let risks = self.0.calls().map(|(_, call)| risk::rate(&call.method, is_known(call), &call.params)).collect();
+        let risks = self.0.calls().map(|(_, call)| risk::rate(&call.method, class_of(call), &call.params)).collect();
         Rated { request: self.0, risks }
     }
 }
@@ -365,6 +224,20 @@ impl Appraised {
     #[must_use]
     pub fn risk(&self) -> Risk {
         self.0.0.strictest().0
+    }
+
+    /// Returns the class of each call, in order.
+    #[must_use]
+    pub fn risks(&self) -> &[Risk] {
+        &self.0.0.risks
+    }
+
+    /// Returns the calls whose development has ended, with what takes their
+    /// place.
+    #[must_use]
+    pub fn deprecated(&self) -> Vec<(String, Option<&'static str>)> {
+        let entries = self.request().calls().filter_map(|(_, call)| catalog::find(&call.method, call.api));
+        entries.filter_map(|entry| Some((entry.name.to_owned(), entry.deprecated?.successor))).collect()
     }
 
     /// Asks for the plan and the flag that the strictest class needs.
@@ -448,14 +321,32 @@ fn writes_of(request: &Request, risks: &[Risk], identity: &Identity) -> Vec<(usi
             Identity::Plan(id) => Some(id.clone()),
             Identity::Key(_) | Identity::Auto => None,
         };
-        let write = Write { key, fingerprint, method: call.name.clone(), api: call.api.text(), risk: risks[index], plan };
+        let replay_safe = catalog::find(&call.method, call.api).is_some_and(|entry| entry.replay_safe);
+        let write = Write { key, fingerprint, method: call.name.clone(), api: call.api.text(), risk: risks[index], plan, replay_safe };
         writes.push((index, write));
     }
     writes
 }
 
-fn is_known(call: &Call) -> bool {
-    catalog::find(&call.method).is_some_and(|entry| entry.is_in(call.api))
+/// Returns what a person should know of a method before consenting: what it
+/// does, what is lost, and what reaches beyond the portal.
+#[must_use]
+pub fn effects(name: &str) -> Map<String, Value> {
+    let mut effects = Map::new();
+    let details = Method::parse(name).ok().and_then(|method| catalog::generations(&method).into_iter().flatten().next()?.details());
+    let Some(details) = details else { return effects };
+    effects.insert("purpose".to_owned(), Value::from(details.purpose));
+    if let Some(note) = details.note {
+        effects.insert("loses".to_owned(), Value::from(note));
+    }
+    if let Some(external) = details.external {
+        effects.insert("external_effect".to_owned(), Value::from(external));
+    }
+    effects
+}
+
+fn class_of(call: &Call) -> Option<Risk> {
+    catalog::find(&call.method, call.api).map(|entry| entry.class)
 }
 
 /// Without a choice of the caller's: the classic generation where it has the
@@ -466,18 +357,18 @@ fn choose_api(proposal: &Proposal) -> Api {
         return api;
     }
     let Ok(method) = Method::parse(&proposal.name) else { return Api::V2 };
-    match catalog::find(&method) {
-        Some(entry) if !entry.v2 => Api::V3,
+    match catalog::generations(&method)[0] {
+        Some(oldest) => oldest.api,
         None if method.is_batch() && proposal.params.is_array() => Api::V3,
-        _ => Api::V2,
+        None => Api::V2,
     }
 }
 
 fn unknown(call: &Call) -> Refusal {
     let name = call.method.to_string();
-    match catalog::find(&call.method) {
+    match catalog::generations(&call.method)[0] {
         Some(entry) => {
-            let other = if entry.v2 { "v2" } else { "v3" };
+            let other = entry.api.text();
             Refusal::Unknown {
                 elsewhere: format!(" of REST {}; it is one of REST {other}", call.api.text()),
                 suggestions: Vec::new(),
@@ -582,7 +473,6 @@ impl ClearedCall {
 
 impl Departure {
     /// Returns what to send.
-    #[must_use]
     pub fn call(&self) -> &ClearedCall {
         &self.call
     }

@@ -139,15 +139,29 @@ pub enum Layout {
     Pretty,
 }
 
+/// How a document is printed.
+#[derive(Debug, Clone, Copy)]
+pub struct Print<'a> {
+    /// Its layout.
+    pub layout: Layout,
+    /// The last member `_b24` of a top-level object.
+    pub note: Option<&'a Value>,
+    /// Whether the values of secret-looking keys are masked.
+    pub mask: bool,
+}
+
+/// Keys whose values look like secrets, besides the ones that b24 knows.
+const SECRET_KEYS: &[&[u8]] = &[b"access_token", b"application_token", b"auth", b"client_secret", b"refresh_token", b"webhook_code"];
+
 /// Writes a JSON document anew: the same tokens, other white space. Characters
 /// that can deceive a reader or a terminal (controls, bidirectional marks,
 /// invisible characters) become `\u` escapes.
 ///
-/// `note` is added as the last member `_b24` of a top-level object. The
-/// document must be valid JSON; an invalid one is copied as far as it makes
-/// sense.
-pub fn write_document(document: &[u8], layout: Layout, note: Option<&Value>, out: &mut impl Write) -> io::Result<()> {
-    let mut writer = DocumentWriter { layout, depth: 0, empty: Vec::new(), out };
+/// The document must be valid JSON; an invalid one is copied as far as it makes
+/// sense. Returns how many values were masked.
+pub fn write_document(document: &[u8], print: Print, out: &mut impl Write) -> io::Result<usize> {
+    let mut writer = DocumentWriter { layout: print.layout, depth: 0, empty: Vec::new(), out };
+    let (mut masked, mut key, mut is_secret) = (0, &b""[..], false);
     let rest = document.trim_ascii();
     let last = rest.len().checked_sub(1);
     let mut position = 0;
@@ -155,22 +169,36 @@ pub fn write_document(document: &[u8], layout: Layout, note: Option<&Value>, out
         position += 1;
         match byte {
             b' ' | b'\t' | b'\n' | b'\r' => {}
-            b'{' | b'[' => writer.open(byte)?,
+            b'{' | b'[' => {
+                is_secret = false;
+                writer.open(byte)?;
+            }
             b'}' | b']' => {
-                if let Some(note) = note.filter(|_| byte == b'}' && Some(position - 1) == last && writer.depth == 1) {
+                if let Some(note) = print.note.filter(|_| byte == b'}' && Some(position - 1) == last && writer.depth == 1) {
                     writer.member("_b24", note)?;
                 }
                 writer.close(byte)?;
             }
             b',' => writer.comma()?,
-            b':' => writer.colon()?,
+            b':' => {
+                is_secret = print.mask && SECRET_KEYS.iter().any(|known| key.eq_ignore_ascii_case(known));
+                writer.colon()?;
+            }
             b'"' => {
                 let end = string_end(rest, position);
                 writer.scalar()?;
-                write_string(&rest[position - 1..end], writer.out)?;
+                let token = &rest[position - 1..end];
+                if std::mem::take(&mut is_secret) && token.len() > 2 {
+                    masked += 1;
+                    writer.out.write_all(b"\"***\"")?;
+                } else {
+                    write_string(token, writer.out)?;
+                }
+                key = rest.get(position..end - 1).unwrap_or_default();
                 position = end;
             }
             _ => {
+                is_secret = false;
                 let end = rest[position..]
                     .iter()
                     .position(|byte| matches!(byte, b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r'))
@@ -181,7 +209,8 @@ pub fn write_document(document: &[u8], layout: Layout, note: Option<&Value>, out
             }
         }
     }
-    writer.out.write_all(b"\n")
+    writer.out.write_all(b"\n")?;
+    Ok(masked)
 }
 
 /// Returns the position behind the closing quote of a string whose text begins
@@ -321,7 +350,7 @@ mod tests {
 
     fn written(document: &str, layout: Layout, note: Option<&Value>) -> String {
         let mut out = Vec::new();
-        write_document(document.as_bytes(), layout, note, &mut out).unwrap();
+        write_document(document.as_bytes(), Print { layout, note, mask: false }, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -348,6 +377,16 @@ mod tests {
         assert_eq!(written("{}", Layout::Compact, Some(&note)), "{\"_b24\":{\"replayed\":true}}\n");
         assert_eq!(written("{\"a\":{}}", Layout::Compact, Some(&note)), "{\"a\":{},\"_b24\":{\"replayed\":true}}\n");
         assert_eq!(written("[{}]", Layout::Compact, Some(&note)), "[{}]\n");
+    }
+
+    #[test]
+    fn values_of_secret_looking_keys_are_masked_when_asked() {
+        let document = r#"{"AUTH":{"access_token":"x","expires":1},"auth":"y","author":"z","refresh_token":"","list":["auth","q"]}"#;
+        let mut out = Vec::new();
+        let print = Print { layout: Layout::Compact, note: None, mask: true };
+        assert_eq!(write_document(document.as_bytes(), print, &mut out).unwrap(), 2);
+        let expected = r#"{"AUTH":{"access_token":"***","expires":1},"auth":"***","author":"z","refresh_token":"","list":["auth","q"]}"#;
+        assert_eq!(String::from_utf8(out).unwrap().trim_end(), expected);
     }
 
     #[test]

@@ -1,4 +1,54 @@
-//! The map.
+//! b24: one REST call on Bitrix24, through every gate.
+//!
+//! # The map
+//!
+//! A file may use those above it in this list, never those below; a test holds
+//! that (`tests/it/tidy.rs`).
+//!
+//! | layer | modules | what |
+//! |--|--|--|
+//! | words | [`error`] [`secret`] [`method`] [`ids`] [`json`] [`query_string`] | pure values, no I/O |
+//! | host | [`crash`] [`env`] [`host`] | the outside world as values |
+//! | knowledge | [`risk`] [`catalog`] [`packs`] | embedded, read-only |
+//! | request | [`call`] | what the caller asks for, taken apart |
+//! | state | [`store`] | durable, locked: ledger, limits, audit, plans, tokens |
+//! | choice | [`credential`] [`settings`] | which portal, as whom, under which rules |
+//! | gate | [`gate`] | the safety story; the only maker of permits |
+//! | wire | [`wire`] | the only HTTP to a portal |
+//! | pipeline | [`session`] [`output`] [`interrupt`] [`pipeline`] | one call, start to finish |
+//! | uses | [`emulator`] | a portal on loopback |
+//! | faces | [`cli`] | parse and print |
+//!
+//! # A write, from left to right
+//!
+//! ```text
+//! cli -> gate: shape, method, packs, class, policy, consent, (plan) -> ledger: C
+//!     -> limiter: slot -> audit: intent -> ledger: D -> wire: bytes
+//!     -> ledger: S | F | N | U -> audit: outcome -> output
+//! ```
+//!
+//! # Invariants, and the tests that hold them
+//!
+//! 1. Nothing but `wire/` sends HTTP to a portal (`tidy::third_party_crates_stay_at_home`),
+//!    and `wire` sends only what `gate` cleared (`gate`'s `compile_fail` examples).
+//! 2. No byte of a write leaves before its `D` line and its audit intent are on
+//!    disk (`crashes.rs`: a kill at every point).
+//! 3. A write that may have run is never sent again by itself
+//!    (`wire::retry::tests`, `faults.rs`).
+//! 4. What is sent is rebuilt from what was checked (`call::tests`, `bypass.rs`).
+//! 5. No output path prints a secret (`secrets.rs`, `tidy::secrets_are_exposed_in_few_places`).
+//! 6. Unknown is never read (`risk::tests`, `bypass.rs`).
+//!
+//! # What went wrong elsewhere, and what stops it here
+//!
+//! | elsewhere | here |
+//! |--|--|
+//! | a create was repeated after a timeout | `wire::retry` gives `Unknown`; only the ledger's operator ends it |
+//! | `crm.deal.delete.json` passed as a read | `Method::parse` folds the suffix before anything is decided |
+//! | a batch carried what a call could not | `call` takes it apart; each call passes the gate alone |
+//! | a plan was used up by a refused confirmation | used means dispatched, nothing else |
+//! | an error text quoted the webhook's address | `wire/client.rs` is the only place that sees `reqwest::Error` |
+//! | a refresh token was spent by two processes | one lock per line of tokens, stored before use |
 
 pub mod call;
 pub mod catalog;

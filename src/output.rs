@@ -3,7 +3,7 @@
 
 use crate::error::{Exit, Failure, Outcome};
 use crate::host::Host;
-use crate::json::{self, Layout};
+use crate::json::{self, Layout, Print};
 use crate::secret::Redactor;
 use serde_json::{Map, Value, json};
 use std::io::{self, BufWriter, Write};
@@ -106,16 +106,18 @@ pub fn note(host: &mut Host, level: &str, code: &str, text: &str, format: ErrorF
 }
 
 /// Prints Bitrix24's body: the same tokens, laid out for terminal or pipe.
-pub fn body(host: &mut Host, body: &[u8], note: Option<&Value>) -> io::Result<()> {
+/// Returns how many secret-looking values were masked.
+pub fn body(host: &mut Host, body: &[u8], note: Option<&Value>, mask: bool) -> io::Result<usize> {
     let layout = layout(host);
     let mut out = BufWriter::new(&mut host.out);
-    json::write_document(body, layout, note, &mut out)?;
-    out.flush()
+    let masked = json::write_document(body, Print { layout, note, mask }, &mut out)?;
+    out.flush()?;
+    Ok(masked)
 }
 
 /// Prints an object of b24's own.
 pub fn value(host: &mut Host, value: &Value) -> io::Result<()> {
-    body(host, value.to_string().as_bytes(), None)
+    body(host, value.to_string().as_bytes(), None, false).map(drop)
 }
 
 /// Prints text.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 /// The packs that ship, by name. A test compares the table with the folder.
 pub const BUILT_IN: &[(&str, &str)] = &[
+    ("apps", include_str!("../packs/apps.json")),
     ("automation", include_str!("../packs/automation.json")),
     ("boards", include_str!("../packs/boards.json")),
     ("collab", include_str!("../packs/collab.json")),
@@ -15,6 +16,8 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("content", include_str!("../packs/content.json")),
     ("core", include_str!("../packs/core.json")),
     ("diagnostics", include_str!("../packs/diagnostics.json")),
+    ("mail", include_str!("../packs/mail.json")),
+    ("people", include_str!("../packs/people.json")),
     ("platform", include_str!("../packs/platform.json")),
     ("services", include_str!("../packs/services.json")),
     ("sites", include_str!("../packs/sites.json")),

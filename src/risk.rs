@@ -1,9 +1,8 @@
 //! What a call does to the portal: read, write or destructive.
 //!
-//! Nothing is a read by default. A method is a read only if its last word is
-//! in the closed table of words that are known to be queries and no exception
-//! says otherwise; every other method is a write, and destructive words and
-//! unknown methods are destructive.
+//! The class of a method is data (`catalog/classes.tsv`), judged page by page:
+//! suffixes lie. Here stand the few rules by which parameters change it, and
+//! what holds for a method that is not known: it is destructive, never read.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -33,6 +32,12 @@ impl Risk {
         }
     }
 
+    /// Parses a class.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Risk> {
+        [Risk::Read, Risk::Write, Risk::Destructive].into_iter().find(|risk| risk.text() == text)
+    }
+
     /// Returns the option by which a person consents, if consent is needed.
     #[must_use]
     pub fn option(self) -> Option<&'static str> {
@@ -44,130 +49,52 @@ impl Risk {
     }
 }
 
-/// Last words of method names that are queries in every documented method
-/// that has them, apart from [`EXCEPTIONS`].
-const QUERY_WORDS: &[&str] = &[
-    "access",
-    "admin",
-    "checkcontent",
-    "children",
-    "count",
-    "countries",
-    "current",
-    "documentation",
-    "download",
-    "events",
-    "fields",
-    "findbycomm",
-    "get",
-    "getaccess",
-    "getadditionalfields",
-    "getallowedactions",
-    "getallowedtaskactionsasstrings",
-    "getavailableforpayment",
-    "getbyid",
-    "getchildren",
-    "getcontent",
-    "getcontext",
-    "getdata",
-    "getdescription",
-    "getfields",
-    "getfieldsbyfilter",
-    "getfieldsbytype",
-    "getfiles",
-    "getlist",
-    "getmanifest",
-    "getmany",
-    "getrights",
-    "gettypes",
-    "getversions",
-    "info",
-    "instances",
-    "isactionallowed",
-    "isexists",
-    "items",
-    "list",
-    "listcontacts",
-    "listemployees",
-    "log",
-    "methods",
-    "multidepartment",
-    "name",
-    "nearest",
-    "openapi",
-    "profile",
-    "scope",
-    "search",
-    "senders",
-    "status",
-    "subordinates",
-    "tail",
-    "text",
-    "time",
-    "types",
-];
-
-/// Beginnings of last words that take something away for good.
-const DESTRUCTIVE_STARTS: &[&str] = &[
-    "clear",
-    "delete",
-    "drop",
-    "kill",
-    "markdelete",
-    "mergebatch",
-    "purge",
-    "recyclebin",
-    "remove",
-    "reset",
-    "terminate",
-    "unbind",
-    "unregister",
-    "unset",
-];
-
-/// Methods whose class their last word does not tell.
-const EXCEPTIONS: &[(&str, Rule)] = &[
+/// Methods that do several things, told apart by their parameters.
+const RULES: &[(&str, Rule)] = &[
+    ("entity.rights", Rule::ReadsWithout("ACCESS")),
     ("event.offline.get", Rule::OfflineGet),
-    ("im.notify.read.list", Rule::Always(Risk::Write)),
-    ("im.v2.event.get", Rule::ConfirmsByOffset),
-    ("imbot.v2.event.get", Rule::ConfirmsByOffset),
-    ("imconnector.delete.messages", Rule::Always(Risk::Destructive)),
+    ("im.message.update", Rule::DeletesWhenEmpty("MESSAGE")),
+    ("im.v2.event.get", Rule::ReadsWithout("offset")),
+    ("imbot.message.update", Rule::DeletesWhenEmpty("MESSAGE")),
+    ("imbot.v2.event.get", Rule::ReadsWithout("offset")),
+    // Dismisses the user (b24restdocs: api-reference/user/user-update.md).
+    ("user.update", Rule::DestructiveWhen("ACTIVE", &["n", "0", "false"])),
 ];
 
 enum Rule {
-    Always(Risk),
     /// Deletes what it returns, unless `clear=0` or a `process_id` is given;
     /// even then it hides rows for up to 30 days
     /// (b24restdocs: api-reference/events/event-offline-get.md).
     OfflineGet,
-    /// With `offset` it confirms, and so consumes, the events before it
-    /// (b24restdocs: api-reference/chat-bots/chat-bots-v2/imbot.v2/events).
-    ConfirmsByOffset,
+    /// Only reads without this parameter: with `offset`, events before it are
+    /// confirmed and so consumed; with `ACCESS`, rights are replaced.
+    ReadsWithout(&'static str),
+    /// Takes something away when the parameter has one of these values.
+    DestructiveWhen(&'static str, &'static [&'static str]),
+    /// Deletes the message when its new text is empty
+    /// (b24restdocs: api-reference/chats/messages/im-message-update.md).
+    DeletesWhenEmpty(&'static str),
 }
 
-/// Returns the class of one call. `known` says whether the method is
-/// documented: an unknown one is destructive whatever its name.
+/// Returns the class of one call. `class` is the catalog's, `None` for a method
+/// that is not documented.
 #[must_use]
-pub fn rate(method: &Method, known: bool, params: &Value) -> Risk {
-    if !known {
-        return Risk::Destructive;
-    }
-    if let Some((_, rule)) = EXCEPTIONS.iter().find(|(name, _)| *name == method.as_str()) {
-        return match rule {
-            Rule::Always(risk) => *risk,
-            Rule::OfflineGet if keeps_events(params) => Risk::Write,
-            Rule::OfflineGet => Risk::Destructive,
-            Rule::ConfirmsByOffset if !has_param(params, "offset") => Risk::Read,
-            Rule::ConfirmsByOffset => Risk::Destructive,
-        };
-    }
-    let word = method.verb();
-    if DESTRUCTIVE_STARTS.iter().any(|start| word.starts_with(start)) {
-        Risk::Destructive
-    } else if QUERY_WORDS.contains(&word) {
-        Risk::Read
-    } else {
-        Risk::Write
+pub fn rate(method: &Method, class: Option<Risk>, params: &Value) -> Risk {
+    let Some(class) = class else { return Risk::Destructive };
+    match RULES.iter().find(|(name, _)| *name == method.as_str()) {
+        None => class,
+        Some((_, Rule::OfflineGet)) if keeps_events(params) => Risk::Write,
+        Some((_, Rule::OfflineGet)) => Risk::Destructive,
+        Some((_, Rule::ReadsWithout(name))) if param(params, name).is_none() => Risk::Read,
+        Some((_, Rule::ReadsWithout(_))) => class.max(Risk::Write),
+        Some((_, Rule::DestructiveWhen(name, values))) => match param(params, name) {
+            Some(value) if values.contains(&value.to_string().trim_matches('"').to_ascii_lowercase().as_str()) => Risk::Destructive,
+            _ => class,
+        },
+        Some((_, Rule::DeletesWhenEmpty(name))) => match param(params, name) {
+            Some(Value::String(text)) if !text.trim().is_empty() => class,
+            _ => Risk::Destructive,
+        },
     }
 }
 
@@ -183,18 +110,20 @@ fn keeps_events(params: &Value) -> bool {
     }
 }
 
-fn has_param(params: &Value, name: &str) -> bool {
-    params.as_object().is_some_and(|params| params.keys().any(|key| key.eq_ignore_ascii_case(name)))
+fn param<'a>(params: &'a Value, name: &str) -> Option<&'a Value> {
+    params.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog;
     use serde_json::json;
 
     fn class(name: &str, params: &Value) -> Risk {
         let method = Method::parse(name).unwrap();
-        rate(&method, crate::catalog::find(&method).is_some(), params)
+        let entry = catalog::generations(&method).into_iter().flatten().next();
+        rate(&method, entry.map(|entry| entry.class), params)
     }
 
     #[test]
@@ -226,8 +155,20 @@ mod tests {
         assert_eq!(class("event.offline.get", &json!({"clear": 1, "process_id": "x"})), Risk::Destructive);
         assert_eq!(class("event.offline.get", &json!({"clear": "0"})), Risk::Write);
         assert_eq!(class("event.offline.get", &json!({"process_id": "x"})), Risk::Write);
-        assert_eq!(class("imbot.v2.Event.get", &json!({"offset": 4})), Risk::Destructive);
+    }
+
+    #[test]
+    fn parameters_decide_where_a_method_does_several_things() {
+        assert!(class("imbot.v2.Event.get", &json!({"offset": 4})) > Risk::Read);
         assert_eq!(class("imbot.v2.Event.get", &json!({"limit": 4})), Risk::Read);
+        assert_eq!(class("entity.rights", &json!({"ENTITY": "x"})), Risk::Read);
+        assert!(class("entity.rights", &json!({"ENTITY": "x", "access": {}})) > Risk::Read);
+        assert_eq!(class("im.message.update", &json!({"MESSAGE_ID": 1, "MESSAGE": ""})), Risk::Destructive);
+        assert_eq!(class("im.message.update", &json!({"MESSAGE_ID": 1})), Risk::Destructive);
+        assert_eq!(class("im.message.update", &json!({"MESSAGE_ID": 1, "MESSAGE": "x"})), Risk::Write);
+        assert_eq!(class("user.update", &json!({"ID": 1, "NAME": "x"})), Risk::Write);
+        assert_eq!(class("user.update", &json!({"ID": 1, "ACTIVE": false})), Risk::Destructive);
+        assert_eq!(class("user.update", &json!({"ID": 1, "active": "N"})), Risk::Destructive);
     }
 
     #[test]
@@ -237,9 +178,10 @@ mod tests {
     }
 
     #[test]
-    fn every_query_word_is_used() {
-        for word in QUERY_WORDS {
-            assert!(crate::catalog::entries().any(|entry| entry.folded.rsplit('.').next() == Some(word)), "{word}");
+    fn every_rule_is_for_a_documented_method() {
+        for (name, _) in RULES {
+            let method = Method::parse(name).unwrap();
+            assert!(catalog::generations(&method)[0].is_some(), "{name}");
         }
     }
 }

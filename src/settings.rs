@@ -337,11 +337,24 @@ impl Resolver<'_> {
         let place = match file {
             Some(path) => {
                 self.refuse_if_locked("audit-file")?;
-                AuditPlace::File(self.cwd.join(path))
+                self.audit_file(self.cwd.join(path))
             }
             None => AuditPlace::Folder(state.place("audit")),
         };
         Ok((place, !wants_none))
+    }
+
+    /// A file of another program, such as the Python script's log, is left
+    /// alone; the audit then stands in the folder beside it.
+    fn audit_file(&mut self, path: PathBuf) -> AuditPlace {
+        match is_audit_or_absent(&path) {
+            true => AuditPlace::File(path),
+            false => {
+                let folder = folder_beside(&path);
+                self.notices.push(format!("{} is not an audit log of b24 and is left alone; {} is used", path.display(), folder.display()));
+                AuditPlace::Folder(folder)
+            }
+        }
     }
 
     /// Environment and profile may set the pace up to [`FASTEST`]; the option
@@ -430,4 +443,14 @@ impl Resolver<'_> {
             self.notices.push(format!("files of the Python script in {} are neither read nor written", folder.display()));
         }
     }
+}
+
+/// Returns whether a file can be the audit log: it is not there, empty, or
+/// begins as a record does.
+fn is_audit_or_absent(path: &Path) -> bool {
+    use std::io::Read;
+    let Ok(mut file) = std::fs::File::open(path) else { return true };
+    let mut start = Vec::new();
+    let read = file.by_ref().take(6).read_to_end(&mut start);
+    read.is_ok() && (start.is_empty() || start == b"{\"h\":\"")
 }

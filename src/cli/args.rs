@@ -37,6 +37,22 @@ pub(super) struct Global {
 pub(super) enum Command {
     /// Call a REST method; `b24 METHOD` is the short form
     Call(Box<Call>),
+    /// Find methods by words, offline
+    Search {
+        /// Words of a method's name or purpose
+        words: Vec<String>,
+        /// How many to show
+        #[arg(long, default_value_t = 10)]
+        limit: usize,
+    },
+    /// Describe a method or a pack, offline
+    Describe {
+        /// Its name
+        name: String,
+        /// All fields of all parameters
+        #[arg(long)]
+        full: bool,
+    },
     /// List, show, execute or cancel saved plans
     Plan {
         #[command(subcommand)]

@@ -16,6 +16,21 @@ use crate::wire::auth::address_form;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// What is said besides the answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Talk {
+    /// `_b24` is always added.
+    meta: bool,
+    /// No warnings.
+    quiet: bool,
+}
+
+impl Call {
+    fn talk(&self) -> Talk {
+        Talk { meta: self.request.meta, quiet: self.request.quiet }
+    }
+}
+
 /// Runs a call, or one of the things that can be done with it.
 pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
     if call.guards.list_packs {
@@ -28,10 +43,10 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         }
     }
     if let Some(id) = &call.plans.execute_plan {
-        if call.method.is_some() || call.request.params.is_some() {
-            return Err(Failure::new(Code::Usage, "--execute-plan sends what the plan says; it takes no method and no parameters").into());
+        if call.method.is_some() || call.request.params.is_some() || call.repeat.idempotency_key.is_some() {
+            return Err(Failure::new(Code::Usage, "--execute-plan sends what the plan says; it takes no method, parameters or key").into());
         }
-        return execute(id, settings, handling(call), (call.request.meta, call.request.quiet), host, format);
+        return execute(id, settings, handling(call), call.talk(), (host, format));
     }
     let Some(method) = &call.method else {
         return Err(Failure::new(Code::Usage, "no method is given").hint("Methods look like crm.lead.list").into());
@@ -39,7 +54,7 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
     let params = params::read(call.request.params.as_deref(), &call.items, host)?;
     let proposal = Proposal { name: method.clone(), params, api: call.api() };
     if call.request.curl || call.request.dry_run {
-        return rehearse(call, proposal, &settings, host);
+        return rehearse(call, &proposal, &settings, host);
     }
     let proposal = locally_checked(proposal, &settings)?;
     let mut connected = connect(settings, host)?;
@@ -49,33 +64,16 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
     }
     let handling = handling(call)(&connected.session.settings);
     let result = pipeline::run(&mut connected.session, proposal, &handling);
-    if handling.key.is_some()
-        && matches!(&result, Ok(completed) if completed.failure.is_none())
-        && is_read(&connected, method)
-        && !call.request.quiet
-    {
-        output::note(host, "warning", "key_ignored", "an idempotency key means nothing for a read", format);
-    }
-    finish(result, &connected, (call.request.meta, call.request.quiet), host, format)
-}
-
-fn is_read(connected: &Connected, method: &str) -> bool {
-    let Ok(method) = crate::method::Method::parse(method) else { return false };
-    let _ = connected;
-    !method.is_batch() && crate::risk::rate(&method, crate::catalog::find(&method).is_some(), &Value::Null) == crate::risk::Risk::Read
+    finish(result, &connected, call.talk(), (host, format))
 }
 
 /// Without a usable credential the gates still speak first: what is wrong with
 /// the call itself can be said without a portal.
 fn locally_checked(proposal: Proposal, settings: &Settings) -> Result<Proposal, Stop> {
     if matches!(settings.credential, Some(Err(_))) {
-        gate::appraise(copy(&proposal), &settings.policy)?;
+        gate::appraise(proposal.clone(), &settings.policy)?;
     }
     Ok(proposal)
-}
-
-fn copy(proposal: &Proposal) -> Proposal {
-    Proposal { name: proposal.name.clone(), params: proposal.params.clone(), api: proposal.api }
 }
 
 /// `b24 plan …`.
@@ -83,7 +81,7 @@ pub(super) fn plan_command(command: &PlanCommand, global: &Global, host: &mut Ho
     let settings = settings::resolve(&global.options(), host)?;
     if let PlanCommand::Execute { id, consent } = command {
         let handling = Handling { consent: consent.consent(), key: None, reuse: plain_reuse(&settings) };
-        return execute(id, settings, move |_: &Settings| handling, (false, false), host, format);
+        return execute(id, settings, move |_: &Settings| handling, Talk::default(), (host, format));
     }
     settings.state.prepare()?;
     let key = settings.state.install_key(host.random.as_ref())?;
@@ -112,14 +110,13 @@ fn execute(
     id: &str,
     settings: Settings,
     handling: impl FnOnce(&Settings) -> Handling,
-    (meta, quiet): (bool, bool),
-    host: &mut Host,
-    format: ErrorFormat,
+    talk: Talk,
+    (host, format): (&mut Host, ErrorFormat),
 ) -> Result<(), Stop> {
     let handling = handling(&settings);
     let mut connected = connect(settings, host)?;
     let result = pipeline::execute_plan(&mut connected.session, id, &handling);
-    finish(result, &connected, (meta, quiet), host, format)
+    finish(result, &connected, talk, (host, format))
 }
 
 /// Returns what `--plan-only` prints. The command to run next has no consent
@@ -172,20 +169,25 @@ fn clean(connected: &Connected, failure: Failure) -> Failure {
 fn finish(
     result: Result<Completed, Failure>,
     connected: &Connected,
-    (meta, quiet): (bool, bool),
-    host: &mut Host,
-    format: ErrorFormat,
+    talk: Talk,
+    (host, format): (&mut Host, ErrorFormat),
 ) -> Result<(), Stop> {
     let completed = result.map_err(|failure| clean(connected, failure))?;
-    let note = match (completed.note, meta) {
-        (None, true) => Some(json!({"profile": connected.session.settings.profile, "portal": connected.session.identity})),
-        (note, _) => note,
-    };
-    let body = connected.session.redactor.redact(&completed.body);
-    printed(output::body(host, &body, note.as_ref()))?;
-    if !quiet {
+    let session = &connected.session;
+    let mut note = completed.note;
+    if talk.meta {
+        let note = note.get_or_insert_with(|| json!({}));
+        note["profile"] = Value::from(session.settings.profile.as_str());
+        note["portal"] = Value::from(session.identity.as_str());
+    }
+    let body = session.redactor.redact(&completed.body);
+    let masked = printed(output::body(host, &body, note.as_ref(), session.settings.mask_secrets))?;
+    if masked > 0 && !talk.quiet {
+        output::note(host, "warning", "masked", &format!("{masked} secret-looking values are masked"), format);
+    }
+    if !talk.quiet {
         for (code, text) in &completed.warnings {
-            output::note(host, "warning", code, &connected.session.redactor.redact_text(text), format);
+            output::note(host, "warning", code, &session.redactor.redact_text(text), format);
         }
     }
     match completed.failure {
@@ -196,8 +198,8 @@ fn finish(
 
 /// `--dry-run` and `--curl`: passes the gates that record nothing and shows
 /// what would be sent. Needs no credential and writes no state.
-fn rehearse(call: &Call, proposal: Proposal, settings: &Settings, host: &mut Host) -> Result<(), Stop> {
-    let appraised = gate::appraise(copy(&proposal), &settings.policy);
+fn rehearse(call: &Call, proposal: &Proposal, settings: &Settings, host: &mut Host) -> Result<(), Stop> {
+    let appraised = gate::appraise(proposal.clone(), &settings.policy);
     let appraised = match appraised {
         Ok(appraised) => appraised,
         Err(refusal) => {
@@ -215,7 +217,7 @@ fn rehearse(call: &Call, proposal: Proposal, settings: &Settings, host: &mut Hos
         );
         return printed(output::text(host, &line));
     }
-    let risk = appraised.risk();
+    let (risk, name) = (appraised.risk(), request.wire_name().to_owned());
     let consent = appraised.confirm(&settings.policy, call.consent.consent(), false);
     let (state, plan_needed) = match &consent {
         Ok(_) => ("passed", false),
@@ -228,17 +230,13 @@ fn rehearse(call: &Call, proposal: Proposal, settings: &Settings, host: &mut Hos
     }
     let shown = json!({
         "schema": "b24.dry-run/1",
-        "request": {"method": proposal_method(&url), "url_masked": url, "risk": risk.text(), "body": body},
+        "request": {"method": name, "url_masked": url, "risk": risk.text(), "body": body},
         "gates": gates,
         "requests": 1,
         "complete": consent.is_ok(),
         "note": "client only, the portal was not asked",
     });
     printed(output::value(host, &shown))
-}
-
-fn proposal_method(_url: &str) -> &'static str {
-    "POST"
 }
 
 /// Returns the steps before `stopped` as passed, and that one as refused.

@@ -4,6 +4,7 @@
 mod args;
 mod call;
 mod connect;
+mod discover;
 mod emulator;
 mod help;
 mod params;
@@ -39,8 +40,7 @@ pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
         dispatch(cli, host, format)
     });
     match result {
-        Ok(()) => Exit::Ok.status(),
-        Err(Stop::Printed) => Exit::Ok.status(),
+        Ok(()) | Err(Stop::Printed) => Exit::Ok.status(),
         Err(Stop::Failed(failure)) => output::fail(host, &failure, format, &redactor),
     }
 }
@@ -63,6 +63,8 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
     let global = cli.global;
     match cli.command {
         Command::Call(call) => call::run(&call, &global, host, format),
+        Command::Search { words, limit } => discover::search(&words, limit, host),
+        Command::Describe { name, full } => discover::describe(&name, full, host),
         Command::Plan { command } => call::plan_command(&command, &global, host, format),
         Command::Ledger { command } => records::ledger(&command, &global, host),
         Command::Audit { command } => records::audit(&command, &global, host),
@@ -98,9 +100,9 @@ fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
 }
 
 /// Takes the result of printing: a reader that went away is not an error.
-fn printed(result: std::io::Result<()>) -> Result<(), Stop> {
+fn printed<T>(result: std::io::Result<T>) -> Result<T, Stop> {
     match result {
-        Ok(()) => Ok(()),
+        Ok(value) => Ok(value),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Stop::Printed),
         Err(error) => Err(Failure::new(Code::LocalState, format!("standard output cannot be written: {error}")).into()),
     }

@@ -16,15 +16,16 @@ pub(super) const UNDOTTED: &[&str] = &["batch", "documentation", "events", "meth
 /// Options that stand for a call without a method.
 const CALLS_WITHOUT_METHOD: &[&str] = &["--execute-plan", "--list-packs"];
 
-/// Inserts `call` where the first word is a method.
+/// Inserts `call` before everything where the first word is a method, so that
+/// the options of a call may also stand before the method.
 pub(super) fn route(args: Vec<OsString>, command: &Command) -> Result<Vec<OsString>, Failure> {
     let Some(index) = first_word(&args, command) else {
         let is_call = args.iter().any(|arg| CALLS_WITHOUT_METHOD.iter().any(|option| names_option(arg, option)));
-        return Ok(if is_call { with_call(args, 1) } else { args });
+        return Ok(if is_call { with_call(args) } else { args });
     };
     let word = args[index].to_string_lossy().into_owned();
     if word.contains('.') || UNDOTTED.contains(&word.to_ascii_lowercase().as_str()) {
-        return Ok(with_call(args, index));
+        return Ok(with_call(args));
     }
     if command.get_subcommands().any(|sub| sub.get_name() == word) {
         return Ok(args);
@@ -42,8 +43,8 @@ pub(super) fn route(args: Vec<OsString>, command: &Command) -> Result<Vec<OsStri
         .with("suggest", suggestions))
 }
 
-fn with_call(mut args: Vec<OsString>, index: usize) -> Vec<OsString> {
-    args.insert(index, OsString::from("call"));
+fn with_call(mut args: Vec<OsString>) -> Vec<OsString> {
+    args.insert(1, OsString::from("call"));
     args
 }
 
@@ -91,8 +92,8 @@ mod tests {
     #[test]
     fn a_dotted_or_known_word_is_a_method_wherever_it_stands() {
         assert_eq!(routed(&["crm.lead.list"]).unwrap(), ["call", "crm.lead.list"]);
-        assert_eq!(routed(&["--packs", "core", "crm.lead.list"]).unwrap(), ["--packs", "core", "call", "crm.lead.list"]);
-        assert_eq!(routed(&["--packs=core", "--confirm-write", "batch"]).unwrap(), ["--packs=core", "--confirm-write", "call", "batch"]);
+        assert_eq!(routed(&["--packs", "core", "crm.lead.list"]).unwrap(), ["call", "--packs", "core", "crm.lead.list"]);
+        assert_eq!(routed(&["--packs=core", "--confirm-write", "batch"]).unwrap(), ["call", "--packs=core", "--confirm-write", "batch"]);
         assert_eq!(routed(&["Batch"]).unwrap(), ["call", "Batch"]);
         assert_eq!(routed(&["plan", "list"]).unwrap(), ["plan", "list"]);
         assert_eq!(routed(&["--execute-plan", "X"]).unwrap(), ["call", "--execute-plan", "X"]);

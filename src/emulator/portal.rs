@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::oauth::{TokenCheck, issue_first};
 use super::state::{Row, State};
 use super::{crm, crm_item, system, tasks, tasks_v3};
-use crate::host::{Clock, Random, random_hex, unix_ms};
+use crate::host::{Clock, Random, random_hex, uuid_v7};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -218,9 +218,6 @@ impl Turn<'_> {
 
     /// Returns a new GUID as the portal writes it.
     pub(super) fn guid(&self) -> String {
-        let mut bytes = [0; 10];
-        self.random.fill(&mut bytes);
-        let id = uuid::Builder::from_unix_timestamp_millis(unix_ms(self.clock), &bytes).into_uuid();
-        format!("{{{id}}}")
+        format!("{{{}}}", uuid_v7(self.clock, self.random))
     }
 }

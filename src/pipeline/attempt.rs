@@ -1,7 +1,7 @@
 //! The attempts of one cleared call.
 
 use super::record::{self, Attempt, End};
-use super::{Completed, Session, in_context, kept, settle, unrecorded};
+use super::{Completed, Session, in_context, settle, success, unrecorded};
 use crate::call::Request;
 use crate::error::{Code, Failure, Outcome};
 use crate::gate::{ClearedCall, NotDeparted};
@@ -66,7 +66,7 @@ impl Trip<'_> {
         self.number += 1;
         self.request_id = session.tools.request_id();
         session.prepare_sender()?;
-        let slot = match self.slot(session) {
+        let slot = match self.slot(session, cleared.request()) {
             Ok(slot) => slot,
             Err(failure) => {
                 cleared.withdraw("no slot in time")?;
@@ -114,10 +114,17 @@ impl Trip<'_> {
 
     /// Waits for the method's operating time and for a slot, within what is
     /// left of the patience.
-    fn slot(&mut self, session: &Session) -> Result<Slot, Failure> {
+    fn slot(&mut self, session: &Session, request: &Request) -> Result<Slot, Failure> {
         let principal = principal_of(session);
-        let delay = session.operating.before(&principal, &self.name, self.patience(session))?;
-        self.wait(session, delay);
+        let nested = request.calls().map(|(_, call)| call.name.as_str());
+        let mut methods: Vec<&str> = std::iter::once(request.wire_name()).chain(nested).collect();
+        methods.sort_unstable();
+        methods.dedup();
+        let mut longest = Duration::ZERO;
+        for method in methods {
+            longest = longest.max(session.operating.before(&principal, method, self.patience(session))?);
+        }
+        self.wait(session, longest);
         let slot = session.limiter.take(self.patience(session))?;
         self.waited += slot.waited();
         Ok(slot)
@@ -146,7 +153,7 @@ impl Trip<'_> {
             Next::Refresh => {
                 self.has_refreshed = true;
                 let cleared = self.take_back(session, sent)?;
-                session.refresh().map_err(|failure| failure.with("code", "expired_token"))?;
+                session.refresh().map_err(|failure| failure.with("code", "expired_token").sent(Outcome::NotApplied))?;
                 // A refresh is no attempt of its own.
                 self.number -= 1;
                 Ok(Step::Again(cleared))
@@ -250,7 +257,10 @@ impl Trip<'_> {
                 (end.settlements, end.outcome, end.failure)
             }
             (Request::Batch(_) | Request::Single(_), _) => {
-                let settle_one = |_| Some(settle::settlement(&verdict, answer.status, || kept(session, &answer.body)));
+                let settle_one = |risk: &Risk| match risk {
+                    Risk::Read => None,
+                    Risk::Write | Risk::Destructive => Some(settle::settlement(&verdict, answer.status, || success(session, &answer.body))),
+                };
                 let settlements = sent.flight.risks().iter().map(settle_one).collect();
                 let failure = match &verdict {
                     Verdict::Refused(error) => Some(settle::refused(error, answer.status)),

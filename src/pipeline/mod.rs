@@ -15,7 +15,8 @@ use crate::gate::{self, Appraised, Consent, Decision, Identity, Proposal, Refusa
 use crate::ids::{PlanId, Principal};
 use crate::risk::Risk;
 use crate::session::Session;
-use crate::store::ledger::{Done, Reuse};
+use crate::store::ledger::record::KEPT_ANSWER;
+use crate::store::ledger::{Done, Reuse, Settlement};
 use crate::store::locked::StoreError;
 use crate::store::plans::{Binding, Plan, PlanError, Plans, Step};
 use crate::wire::answer::Reading;
@@ -49,14 +50,20 @@ pub struct Completed {
 /// Runs a call through every gate and sends it.
 pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Result<Completed, Failure> {
     let name = proposal.name.clone();
-    let reviewed = gate::appraise(proposal, &session.settings.policy)
-        .and_then(|appraised| appraised.confirm(&session.settings.policy, handling.consent, false))
-        .map_err(|refusal| refuse(session, &name, refusal))?;
+    let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
+    let deprecated = appraised.deprecated();
+    let reviewed =
+        appraised.confirm(&session.settings.policy, handling.consent, false).map_err(|refusal| refuse(session, &name, refusal))?;
     let identity = match &handling.key {
         Some(key) => Identity::Key(check_key(key)?),
         None => Identity::Auto,
     };
-    send(session, reviewed, &identity, handling)
+    let mut completed = send(session, reviewed, &identity, handling)?;
+    for (name, successor) in deprecated {
+        let instead = successor.map_or_else(String::new, |successor| format!("; use {successor}"));
+        completed.warnings.push(("deprecated", format!("the development of {name} has ended{instead}")));
+    }
+    Ok(completed)
 }
 
 /// Saves a plan of one call; nothing is sent.
@@ -67,7 +74,12 @@ pub fn plan(session: &mut Session, proposal: Proposal) -> Result<Plan, Failure> 
     let principal = principal(session)?;
     let tools = session.tools.clone();
     let binding = binding(session, &principal);
-    let plan = plans(session).create(&binding, vec![step], session.settings.plan_ttl, (tools.clock.as_ref(), tools.random.as_ref()))?;
+    let plan = plans(session).create(
+        &binding,
+        (vec![step], preview(&appraised)),
+        session.settings.plan_ttl,
+        (tools.clock.as_ref(), tools.random.as_ref()),
+    )?;
     Ok(plan)
 }
 
@@ -108,6 +120,18 @@ fn step_of(appraised: &Appraised) -> Result<Step, Refusal> {
         params: request.body()?,
         risk: appraised.risk().text().to_owned(),
     })
+}
+
+/// Returns what a person should read before consenting: a line a call.
+fn preview(appraised: &Appraised) -> Vec<String> {
+    let lines = appraised.request().calls().zip(appraised.risks()).map(|((name, call), risk)| {
+        let label = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        let params: String = crate::json::canonical(&call.params).chars().take(200).collect();
+        let effects = gate::effects(&call.name);
+        let words = ["purpose", "loses", "external_effect"].into_iter().filter_map(|key| effects.get(key)?.as_str().map(str::to_owned));
+        format!("{label}{} ({}): {}: {params}", call.name, risk.text(), words.collect::<Vec<_>>().join("; "))
+    });
+    lines.collect()
 }
 
 fn binding(session: &Session, principal: &Principal) -> Binding {
@@ -173,19 +197,19 @@ fn send(session: &mut Session, reviewed: Reviewed, identity: &Identity, handling
         Decision::Cleared(cleared) => attempt::send(session, cleared, plan.as_deref()),
         Decision::Done(done) => match plan.as_deref().and_then(PlanId::parse) {
             Some(id) => Err(refuse(session, &name, PlanError::Used(id).into())),
-            None => Ok(replay(session, &name, done)),
+            None => Ok(replay(session, &name, &done)),
         },
     }
 }
 
 /// Answers from the ledger.
-fn replay(session: &Session, name: &str, done: Vec<(String, Done)>) -> Completed {
+fn replay(session: &Session, name: &str, done: &[(String, Done)]) -> Completed {
     let mut note = json!({"replayed": true, "ledger": done.first().map(|(_, done)| done.record.as_str()), "at": done.first().map(|(_, done)| done.at.as_str())});
     let kept = done.iter().all(|(_, done)| done.answer.is_some());
     if !kept {
         note["answer"] = Value::from("not kept");
     }
-    let body = match done.as_slice() {
+    let body = match done {
         [(command, only)] if command.is_empty() => only.answer.clone().unwrap_or_else(|| r#"{"result":null}"#.to_owned()),
         commands => {
             let results = commands.iter().map(|(name, done)| {
@@ -236,9 +260,12 @@ fn check_key(key: &str) -> Result<String, Failure> {
     }
 }
 
-/// Returns the text of an answer as the ledger keeps it: without secrets.
-fn kept(session: &Session, body: &[u8]) -> String {
-    String::from_utf8_lossy(&session.redactor.redact(body)).into_owned()
+/// Returns an answer as the ledger keeps it: its digest, and its text without
+/// secrets if that is short.
+fn success(session: &Session, body: &[u8]) -> Settlement {
+    let clean = session.redactor.redact(body);
+    let answer = (clean.len() <= KEPT_ANSWER).then(|| String::from_utf8_lossy(&clean).into_owned());
+    Settlement::Succeeded { digest: crate::json::sha256_hex(&clean), answer }
 }
 
 /// A store error after the portal did it.

@@ -10,12 +10,13 @@ use crate::wire::answer::{Answer, Obstacle, Reading, ServerError, Time, Verdict,
 use crate::wire::batch_answer::BatchReading;
 use serde_json::{Map, Value, json};
 
-/// Turns the verdict about one call into its ledger line. `answer` is what a
-/// replay will print.
-pub(super) fn settlement(verdict: &Verdict, status: u16, answer: impl FnOnce() -> String) -> Settlement {
+/// Turns the verdict about one call into its ledger line.
+pub(super) fn settlement(verdict: &Verdict, status: u16, success: impl FnOnce() -> Settlement) -> Settlement {
     match verdict {
-        Verdict::Success => Settlement::Succeeded(answer()),
-        Verdict::Refused(error) => Settlement::Refused { status, code: error.code.clone(), text: error.text.clone() },
+        Verdict::Success => success(),
+        Verdict::Refused(error) => {
+            Settlement::Refused { status, kind: refusal_code(error), code: error.code.clone(), text: error.text.clone() }
+        }
         Verdict::NotExecuted(obstacle) => Settlement::NotExecuted(obstacle_name(obstacle)),
         Verdict::Maybe(why) => Settlement::Unknown(why.clone()),
     }
@@ -87,8 +88,8 @@ pub(super) fn batch_end(session: &Session, batch: &Batch, risks: &[Risk], answer
         return BatchEnd { settlements, outcome: Outcome::Unknown, failure: Some(unknown(why)) };
     };
     let settlements = reading.commands.iter().map(|command| {
-        let kept = || super::kept(session, command.result.as_deref().unwrap_or("null").as_bytes());
-        Some(settlement(&command.verdict, answer.status, kept))
+        let success = || super::success(session, command.result.as_deref().unwrap_or("null").as_bytes());
+        Some(settlement(&command.verdict, answer.status, success))
     });
     let settlements = settlements.collect();
     let failures = reading.failures(batch);

@@ -59,7 +59,14 @@ pub struct Receipt {
     pub seq: u64,
     /// Its hash, which the next record names.
     pub hash: String,
+    /// Only the log can say that a record is in it.
+    #[serde(skip)]
+    issued: Issued,
 }
+
+/// What only this module can make.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Issued;
 
 /// The audit log of this installation.
 pub struct AuditLog {
@@ -98,7 +105,7 @@ impl AuditLog {
             journal.sync(start)?;
         }
         spool::done(&waiting);
-        Ok(Receipt { seq: journal.tip().seq, hash: journal.tip().hash.clone() })
+        Ok(Receipt { seq: journal.tip().seq, hash: journal.tip().hash.clone(), issued: Issued })
     }
 
     /// Keeps a record that could not be appended; the next append takes it in

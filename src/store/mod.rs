@@ -177,8 +177,7 @@ const NETWORK_TYPES: &[i64] = &[0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42, 0x0102
 
 fn refuse_network(root: &Path) -> Result<(), StateError> {
     let stat = rustix::fs::statfs(root).map_err(|error| StoreError::io("read", root)(error.into()))?;
-    #[expect(clippy::unnecessary_cast, reason = "the type differs between targets")]
-    match NETWORK_TYPES.contains(&(stat.f_type as i64)) {
+    match NETWORK_TYPES.contains(&stat.f_type) {
         true => Err(StateError::Network(root.to_owned())),
         false => Ok(()),
     }

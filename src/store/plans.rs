@@ -192,7 +192,7 @@ impl Plans {
     pub fn create(
         &self,
         binding: &Binding,
-        steps: Vec<Step>,
+        (steps, preview): (Vec<Step>, Vec<String>),
         ttl: Duration,
         (clock, random): (&dyn Clock, &dyn Random),
     ) -> Result<Plan, StoreError> {
@@ -212,7 +212,7 @@ impl Plans {
             portal: binding.portal.clone(),
             principal: binding.principal.clone(),
             packs: binding.packs.clone(),
-            preview: steps.iter().map(preview).collect(),
+            preview,
             steps,
             precondition: None,
             nonce: host::random_hex(random, 16),
@@ -357,10 +357,6 @@ fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
-fn preview(step: &Step) -> String {
-    format!("{} ({}): {}", step.method, step.risk, json::canonical(&step.params).chars().take(200).collect::<String>())
-}
-
 /// Returns the digest of all fields but digest and seal.
 fn digest(plan: &Plan) -> String {
     let mut value = serde_json::to_value(plan).unwrap_or_default();
@@ -404,7 +400,7 @@ mod tests {
         let plans = Plans::new(folder.to_owned(), [7; 32]);
         let step =
             Step { method: "crm.lead.add".to_owned(), api: "v2".to_owned(), params: json!({"b": 1, "a": 2}), risk: "write".to_owned() };
-        let plan = plans.create(&binding(), vec![step], Duration::minutes(30), (&SystemClock, &SystemRandom)).unwrap();
+        let plan = plans.create(&binding(), (vec![step], Vec::new()), Duration::minutes(30), (&SystemClock, &SystemRandom)).unwrap();
         (plans, plan)
     }
 

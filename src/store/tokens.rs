@@ -63,10 +63,10 @@ impl TokenLine {
         let seed = hash(first.refresh.as_ref().unwrap_or(&first.access));
         let own = json::sha256_hex(format!("b24-tokens-v1\0{oauth}\0{client_id}\0{seed}"));
         let mut line = TokenLine { folder, name: own, oauth: oauth.to_owned(), client_id: client_id.to_owned(), first };
-        if line.row()?.is_none() {
-            if let Some(name) = line.find_descendant(&seed)? {
-                line.name = name;
-            }
+        if line.row()?.is_none()
+            && let Some(name) = line.find_descendant(&seed)
+        {
+            line.name = name;
         }
         Ok(line)
     }
@@ -99,19 +99,18 @@ impl TokenLine {
         }
     }
 
-    fn find_descendant(&self, seed: &str) -> Result<Option<String>, StoreError> {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Ok(None) };
+    fn find_descendant(&self, seed: &str) -> Option<String> {
+        let entries = std::fs::read_dir(&self.folder).ok()?;
         for entry in entries.filter_map(Result::ok) {
             let name = entry.file_name();
             let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
             let other = TokenLine { name: name.to_owned(), ..self.clone() };
-            if let Ok(Some(row)) = other.row() {
-                if row.oauth == self.oauth && row.client_id == self.client_id && row.ancestors.iter().any(|hash| hash == seed) {
-                    return Ok(Some(name.to_owned()));
-                }
+            let Ok(Some(row)) = other.row() else { continue };
+            if row.oauth == self.oauth && row.client_id == self.client_id && row.ancestors.iter().any(|hash| hash == seed) {
+                return Some(name.to_owned());
             }
         }
-        Ok(None)
+        None
     }
 }
 

@@ -111,11 +111,11 @@ pub enum Authorizer {
     /// By a token.
     OAuth {
         /// The application and its portal.
-        oauth: OAuth,
+        oauth: Box<OAuth>,
         /// The stored pairs.
-        line: TokenLine,
+        line: Box<TokenLine>,
         /// The pair in use.
-        pair: Pair,
+        pair: Box<Pair>,
     },
 }
 
@@ -128,7 +128,7 @@ impl Authorizer {
                 let client = oauth.client_id.as_deref().unwrap_or("-");
                 let line = TokenLine::open(tokens, oauth.server.host(), client, oauth.given.clone())?;
                 let pair = line.current()?;
-                Ok(Authorizer::OAuth { oauth, line, pair })
+                Ok(Authorizer::OAuth { oauth: Box::new(oauth), line: Box::new(line), pair: Box::new(pair) })
             }
         }
     }
@@ -198,7 +198,7 @@ impl Authorizer {
         let lock = line.lock(tools.wait)?;
         let newest = lock.current()?;
         if newest.access.expose() != pair.access.expose() {
-            *pair = newest;
+            **pair = newest;
             return Ok(());
         }
         let (Some(client), Some(secret), Some(token)) = (&oauth.client_id, &oauth.client_secret, &newest.refresh) else {
@@ -210,7 +210,7 @@ impl Authorizer {
         let renewed = renewed?;
         check_portal(&newest, &renewed)?;
         lock.store(&renewed, tools.random)?;
-        *pair = lock.current()?;
+        **pair = lock.current()?;
         Ok(())
     }
 }

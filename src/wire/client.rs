@@ -35,7 +35,7 @@ pub(super) fn build(server: &Portal, timeout: Duration, ca_file: Option<&Path>) 
         .http1_only()
         .pool_max_idle_per_host(0);
     let builder = if server.is_loopback() { without_tls(builder)? } else { with_tls(builder, ca_file)? };
-    builder.build().map_err(|error| describe(error))
+    builder.build().map_err(describe)
 }
 
 /// Loopback needs neither a proxy nor certificate authorities, whose loading

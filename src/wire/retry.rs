@@ -52,9 +52,8 @@ pub fn next(ended: &Ended, writes: bool) -> Next {
             Obstacle::ExpiredToken => Next::Refresh,
             Obstacle::Moved(_) | Obstacle::Auth(_) | Obstacle::MethodNotFound(_) | Obstacle::Overload(_) => Next::Stop,
         },
-        Ended::NotSent(_) => Next::Again,
         Ended::Judged(Verdict::Maybe(why)) | Ended::Lost(why) if writes => Next::Unknown(why.clone()),
-        Ended::Judged(Verdict::Maybe(_)) | Ended::Lost(_) => Next::Again,
+        Ended::Judged(Verdict::Maybe(_)) | Ended::Lost(_) | Ended::NotSent(_) => Next::Again,
     }
 }
 

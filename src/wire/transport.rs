@@ -20,6 +20,7 @@ pub struct Transport {
 }
 
 /// What came of one attempt.
+#[must_use = "settle it"]
 pub struct Sent {
     /// The spent permission, to be settled or, when it surely was not
     /// executed, taken back.
@@ -86,7 +87,7 @@ fn prepare(departure: &Departure, authorizer: &Authorizer) -> Result<(Authorized
     Ok((authorized, serde_json::to_vec(&body).unwrap_or_default()))
 }
 
-/// Judges an answer. The OpenAPI document of REST 3.0 is the one success
+/// Judges an answer. The `OpenAPI` document of REST 3.0 is the one success
 /// without a `result` (b24restdocs: api-reference/rest-v3.md).
 fn verdict(flight: &Flight, answer: &Answer) -> Verdict {
     let reading = Reading::of(&answer.body);

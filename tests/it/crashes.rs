@@ -209,6 +209,12 @@ fn trials() -> usize {
     if std::env::var_os("B24_LONG_TESTS").is_some() { 2000 } else { 200 }
 }
 
+/// Returns a number below 1; multiples of the golden section spread evenly.
+#[expect(clippy::cast_precision_loss, reason = "a small number")]
+fn spread(number: usize) -> f64 {
+    (number as f64 * 0.618_034).fract()
+}
+
 /// Runs a command and kills it after `delay` unless it has ended.
 fn kill_after(command: Command, delay: Duration) {
     let mut child = spawn(command);
@@ -249,12 +255,9 @@ fn kill_at_random(first: usize) -> BTreeMap<&'static str, usize> {
         let id = plan(&world, &["crm.lead.add", &format!("fields[TITLE]={title}")]);
         let command = || (way.command)(&world, &title, &id);
         let known: Vec<String> = records(&world).into_iter().map(|row| row.name).collect();
-        // Multiples of the golden section spread evenly over the run.
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let share = (trial as f64 * 0.618_034).fract();
         match trial % 5 {
             0 => kill_when_seen(&world, command()),
-            _ => kill_after(command(), usual.mul_f64(share * 1.1)),
+            _ => kill_after(command(), usual.mul_f64(spread(trial) * 1.1)),
         }
         let state = records(&world).into_iter().find(|row| !known.contains(&row.name)).map_or("absent", |row| row.state);
         *found.entry(state).or_default() += 1;
@@ -265,6 +268,34 @@ fn kill_at_random(first: usize) -> BTreeMap<&'static str, usize> {
     }
     assert_kept(&world, "random kills");
     found
+}
+
+#[test]
+fn a_kill_in_a_race_sends_nothing_twice_and_loses_nothing() {
+    let world = World::new();
+    let start = now_ns();
+    assert_eq!(Outcome::of(&mut add(&world, "warm", &[])).status, 0);
+    let usual = Duration::from_nanos(now_ns() - start);
+    let (rounds, mut unknown) = (trials() / 5, 0);
+    for round in 0..rounds {
+        let title = format!("round-{round}");
+        std::thread::scope(|scope| {
+            for racer in 0..4_u32 {
+                let (world, title) = (&world, &title);
+                scope.spawn(move || match racer {
+                    0 | 1 => kill_after(keyed(world, title, ""), usual.mul_f64(spread(2 * round + racer as usize) * 3.0)),
+                    _ => {
+                        let outcome = Outcome::of(&mut keyed(world, title, ""));
+                        assert!([0, 8, 9].contains(&outcome.status), "{title}: {}", outcome.stderr);
+                    }
+                });
+            }
+        });
+        assert!(made(&world, &title) <= 1, "{title}");
+        unknown += carry_through(&world, &title, || keyed(&world, &title, ""), &title);
+    }
+    assert_kept(&world, "race with kills");
+    println!("{rounds} rounds of four with two kills, {unknown} unknown");
 }
 
 #[test]

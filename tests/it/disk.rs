@@ -52,7 +52,7 @@ fn break_every_operation(command: fn(&World) -> Command) {
         }
     }
     assert!(exits.contains_key(&12) && exits.contains_key(&13), "{exits:?}");
-    println!("{} file operations of {:?}, two errors each; exits {exits:?}", points.len(), command(&world).get_args().next().unwrap());
+    println!("{} file operations, two errors each; exits {exits:?}", points.len());
 }
 
 #[test]

@@ -5,10 +5,13 @@
 #![allow(clippy::print_stdout, reason = "a campaign says what it counted")]
 
 mod call; // what one call does, for its user
+mod catalog; // the embedded facts are current
 mod crashes; // kill -9 at every point and any moment
 mod disk; // full, broken and foreign disks
 mod faults; // every fault of the portal
 mod identity; // what makes two writes the same
 mod kept; // what must hold after everything
 mod once; // many processes, one write
+mod readme; // every command of the README runs
+mod tidy; // rules about the source
 mod world; // the harness

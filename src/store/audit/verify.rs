@@ -162,7 +162,7 @@ impl Verifier {
             self.problem(head.seq, "does not follow the record before it");
         }
         self.next_seq = head.seq.saturating_add(1);
-        self.report.last = Some(Receipt { seq: head.seq, hash: hash.to_owned() });
+        self.report.last = Some(Receipt { seq: head.seq, hash: hash.to_owned(), issued: super::Issued });
         self.segment_ended = head.is(SEGMENT_END);
         if head.follows_repair() {
             self.report.repaired.push(head.seq);

@@ -25,6 +25,7 @@
 pub mod admin;
 mod marks;
 pub mod record;
+mod retention;
 
 use crate::crash;
 use crate::error::{Code, Coded};
@@ -33,7 +34,7 @@ use crate::json;
 use crate::risk::Risk;
 use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
 use marks::Mark;
-use record::{ClaimLine, DispatchLine, KEPT_ANSWER, Line, Owner, ReasonLine, Record, RefusalLine, SuccessLine, Verdict};
+use record::{ClaimLine, DispatchLine, Line, Owner, ReasonLine, Record, RefusalLine, SuccessLine, Verdict};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,6 +79,9 @@ pub struct Write {
     pub risk: Risk,
     /// The plan that it belongs to.
     pub plan: Option<String>,
+    /// Whether a repetition leaves the portal as it is: setting the same field
+    /// to the same value needs no guard against repetition.
+    pub replay_safe: bool,
 }
 
 /// What an earlier record of the same key means for this run.
@@ -151,10 +155,12 @@ pub enum LedgerError {
     #[error("the key was closed as abandoned")]
     Abandoned(String),
     /// The portal refused it before.
-    #[error("the portal refused this write under this key before: {code} {text}")]
+    #[error("the portal refused this write under this key before: {text}")]
     RefusedBefore {
         /// The record.
         record: String,
+        /// What kind of refusal it was.
+        kind: Code,
         /// The portal's code.
         code: String,
         /// The portal's text.
@@ -176,7 +182,7 @@ impl Coded for LedgerError {
             LedgerError::Unknown { .. } => Code::OutcomeUnknown,
             LedgerError::LooksRepeated { .. } => Code::LooksRepeated,
             LedgerError::Abandoned(_) => Code::Abandoned,
-            LedgerError::RefusedBefore { .. } => Code::NotRetried,
+            LedgerError::RefusedBefore { kind, .. } => *kind,
             LedgerError::Corrupt(_) => Code::LedgerCorrupt,
             LedgerError::Store(error) => error.code(),
         }
@@ -210,7 +216,11 @@ impl Coded for LedgerError {
             | LedgerError::RefusedBefore { record, .. } => record,
             LedgerError::Corrupt(_) | LedgerError::Store(_) => return Map::new(),
         };
-        Map::from_iter([("ledger".to_owned(), Value::from(record.as_str()))])
+        let mut details = Map::from_iter([("ledger".to_owned(), Value::from(record.as_str()))]);
+        if let LedgerError::RefusedBefore { code, .. } = self {
+            details.insert("code".to_owned(), Value::from(code.as_str()));
+        }
+        details
     }
 }
 
@@ -284,6 +294,7 @@ impl Ledger {
         let Some((file, generation)) = file else { return Err(LedgerError::Corrupt(path)) };
         crash::point("ledger.after_claim");
         let mark = self.check_marks(write, name, siblings)?;
+        self.sweep_sometimes(&path);
         Ok(Claimed::Fresh(Claim { file, name: name.to_owned(), generation, mark, clock: Arc::clone(&self.clock), dispatched: false }))
     }
 
@@ -378,17 +389,18 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
         Line::U(_) | Line::O(_) => Decision::Refuse(LedgerError::Unknown { record: record_name }),
         Line::F(_) if is_auto || reuse.retry_failed || reuse.skip => Decision::Continue,
         Line::F(line) => {
-            Decision::Refuse(LedgerError::RefusedBefore { record: record_name, code: line.code.clone(), text: line.text.clone() })
+            let kind = Code::ALL.iter().copied().find(|code| code.text() == line.kind).unwrap_or(Code::ApiError);
+            Decision::Refuse(LedgerError::RefusedBefore { record: record_name, kind, code: line.code.clone(), text: line.text.clone() })
         }
         Line::S(line) => {
             let done = Done { record: record_name, at: line.at.clone(), answer: line.answer.clone(), digest: Some(line.digest.clone()) };
-            decide_done(done, is_auto, reuse, clock)
+            decide_done(done, write, reuse, clock)
         }
         Line::R(line) => match line.verdict {
             Verdict::NotExecuted => Decision::Continue,
             Verdict::Executed => {
                 let done = Done { record: record_name, at: line.at.clone(), answer: None, digest: None };
-                decide_done(done, is_auto, reuse, clock)
+                decide_done(done, write, reuse, clock)
             }
             Verdict::Abandoned if is_auto && reuse.again => Decision::Anew,
             Verdict::Abandoned => Decision::Refuse(LedgerError::Abandoned(record_name)),
@@ -396,13 +408,14 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
     }
 }
 
-fn decide_done(done: Done, is_auto: bool, reuse: &Reuse, clock: &dyn Clock) -> Decision {
+fn decide_done(done: Done, write: &Write, reuse: &Reuse, clock: &dyn Clock) -> Decision {
     let age = age_of(&done.at, clock);
+    let is_auto = matches!(write.key, Key::Auto(_));
     if reuse.skip {
         Decision::Anew
     } else if !is_auto || reuse.replay_auto_for.is_some_and(|ttl| age <= ttl) {
         Decision::Done(done)
-    } else if age < reuse.repeat_window && !reuse.again {
+    } else if age < reuse.repeat_window && !reuse.again && !write.replay_safe {
         Decision::Refuse(LedgerError::LooksRepeated { record: done.record, seconds: age.as_secs() })
     } else {
         Decision::Anew
@@ -429,14 +442,21 @@ pub struct Claim {
 /// How a dispatched write ended.
 #[derive(Debug, Clone)]
 pub enum Settlement {
-    /// The portal did it; the text is its answer.
-    Succeeded(String),
+    /// The portal did it.
+    Succeeded {
+        /// SHA-256 of its answer.
+        digest: String,
+        /// The answer itself, without secrets, if it is to be kept.
+        answer: Option<String>,
+    },
     /// It surely was not executed.
     NotExecuted(String),
     /// The method refused it.
     Refused {
         /// HTTP status.
         status: u16,
+        /// What kind of refusal it is.
+        kind: Code,
         /// The portal's error code.
         code: String,
         /// The portal's text.
@@ -494,13 +514,11 @@ impl Claim {
     fn write(&mut self, settlement: Settlement) -> Result<(), StoreError> {
         let at = host::timestamp(self.clock.now());
         let line = match settlement {
-            Settlement::Succeeded(answer) => Line::S(SuccessLine {
-                at,
-                digest: json::sha256_hex(&answer),
-                answer: Some(answer).filter(|answer| answer.len() <= KEPT_ANSWER),
-            }),
+            Settlement::Succeeded { digest, answer } => Line::S(SuccessLine { at, answer, digest }),
             Settlement::NotExecuted(why) => Line::N(ReasonLine { at, why }),
-            Settlement::Refused { status, code, text } => Line::F(RefusalLine { at, status, code, text }),
+            Settlement::Refused { status, kind, code, text } => {
+                Line::F(RefusalLine { at, status, kind: kind.text().to_owned(), code, text })
+            }
             Settlement::Unknown(why) => Line::U(ReasonLine { at, why }),
         };
         self.file.append(&line.to_bytes())?;

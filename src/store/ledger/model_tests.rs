@@ -176,7 +176,8 @@ impl Pair {
 
     fn claim(&mut self, number: usize, write: usize, flag: Flag) {
         let fingerprint = format!("write-{write}");
-        let wanted = Write { key: key(number), fingerprint, method: "m".to_owned(), api: "v2", risk: Risk::Write, plan: None };
+        let wanted =
+            Write { key: key(number), fingerprint, method: "m".to_owned(), api: "v2", risk: Risk::Write, plan: None, replay_safe: false };
         let name = wanted.key.text(&wanted.fingerprint);
         let (expected, after) = self.expected(&name, number == 0, write, flag);
         let claimed = self.ledger.claim(std::slice::from_ref(&wanted), &flag.reuse());
@@ -242,8 +243,11 @@ impl Pair {
             // Only what was dispatched has an outcome.
             Step::Settle(_, end) if known.state == State::Dispatched => {
                 let (settlement, state) = match end {
-                    State::Succeeded(_) => (Settlement::Succeeded("{}".to_owned()), State::Succeeded(now)),
-                    State::Refused => (Settlement::Refused { status: 400, code: "X".to_owned(), text: String::new() }, State::Refused),
+                    State::Succeeded(_) => (Settlement::Succeeded { digest: String::new(), answer: None }, State::Succeeded(now)),
+                    State::Refused => (
+                        Settlement::Refused { status: 400, kind: Code::ApiError, code: "X".to_owned(), text: String::new() },
+                        State::Refused,
+                    ),
                     State::Unknown => (Settlement::Unknown("u".to_owned()), State::Unknown),
                     _ => (Settlement::NotExecuted("n".to_owned()), State::NotExecuted),
                 };

@@ -96,6 +96,8 @@ pub struct RefusalLine {
     pub at: String,
     /// HTTP status.
     pub status: u16,
+    /// Our code for the refusal.
+    pub kind: String,
     /// The portal's error code.
     pub code: String,
     /// The portal's text.

@@ -1,0 +1,156 @@
+//! Why the gate refuses: one variant a step, each with its code and hint.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use super::effects;
+use crate::call::ShapeError;
+use crate::error::{Code, Coded};
+use crate::risk::Risk;
+use crate::store::ledger::LedgerError;
+use crate::store::plans::PlanError;
+use serde_json::{Map, Value};
+
+/// Why a call is not sent; one variant a step.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request has no shape that b24 sends.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The method is not documented, or not in the generation that is called.
+    #[error("{name} is not a documented method{elsewhere}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Where it is documented instead.
+        elsewhere: String,
+        /// Names that may have been meant.
+        suggestions: Vec<&'static str>,
+    },
+    /// Neither a pack nor the allowlist admits it.
+    #[error("{name} is outside the enabled packs")]
+    OutsidePacks {
+        /// The method.
+        name: String,
+        /// Packs that would admit it.
+        packs: Vec<String>,
+    },
+    /// Only reads are allowed.
+    #[error("{name} is a {} call and this profile only reads", .risk.text())]
+    ReadOnly {
+        /// The method.
+        name: String,
+        /// Its class.
+        risk: Risk,
+    },
+    /// Changes need a saved plan.
+    #[error("{name} is a {} call, which must go through a saved plan here", .risk.text())]
+    PlanRequired {
+        /// The method.
+        name: String,
+        /// Its class.
+        risk: Risk,
+    },
+    /// The flag of the class is missing.
+    #[error("{name} is a {} call and was not confirmed", .risk.text())]
+    Unconfirmed {
+        /// The method.
+        name: String,
+        /// Its class.
+        risk: Risk,
+    },
+    /// The plan cannot be executed.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The ledger says no.
+    #[error("{source}")]
+    Ledger {
+        /// The command of a batch; empty for a single call.
+        command: String,
+        /// Why.
+        source: LedgerError,
+    },
+    /// Some commands of a batch were executed before, others not.
+    #[error("some commands of this batch were executed before: {}", .0.join(", "))]
+    PartlyDone(Vec<String>),
+}
+
+impl Refusal {
+    /// Returns the step that refused, as `--dry-run` and the audit name it.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Refusal::Shape(_) => "shape",
+            Refusal::Unknown { .. } => "method",
+            Refusal::OutsidePacks { .. } => "packs",
+            Refusal::ReadOnly { .. } => "policy",
+            Refusal::PlanRequired { .. } | Refusal::Unconfirmed { .. } => "consent",
+            Refusal::Plan(_) => "plan",
+            Refusal::Ledger { .. } | Refusal::PartlyDone(_) => "ledger",
+        }
+    }
+}
+
+impl Coded for Refusal {
+    fn code(&self) -> Code {
+        match self {
+            Refusal::Shape(error) => error.code(),
+            Refusal::Unknown { .. } => Code::UnknownMethod,
+            Refusal::OutsidePacks { .. } | Refusal::ReadOnly { .. } => Code::PolicyDenied,
+            Refusal::PlanRequired { .. } => Code::PlanRequired,
+            Refusal::Unconfirmed { .. } => Code::ConfirmationRequired,
+            Refusal::Plan(error) => error.code(),
+            Refusal::Ledger { source, .. } => source.code(),
+            Refusal::PartlyDone(_) => Code::LooksRepeated,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Refusal::Shape(error) => return error.hint(),
+            Refusal::Unknown { suggestions, .. } if suggestions.is_empty() => "b24 help params shows how a method is named".to_owned(),
+            Refusal::Unknown { suggestions, .. } => format!("Did you mean {}?", suggestions.join(", ")),
+            Refusal::OutsidePacks { packs, .. } if packs.is_empty() => "No pack covers it; ask the person who keeps the profile".to_owned(),
+            Refusal::OutsidePacks { packs, .. } => {
+                format!("It is in the pack {}; ask the person who keeps the profile to enable it", packs.join(", "))
+            }
+            Refusal::ReadOnly { .. } => "Ask the person who keeps the profile".to_owned(),
+            Refusal::PlanRequired { .. } => "Save a plan with --plan-only, show it to the user, then execute it".to_owned(),
+            Refusal::Unconfirmed { .. } => "Show the user what will change and ask; the option is named in `gate`".to_owned(),
+            Refusal::Plan(error) => return error.hint(),
+            Refusal::Ledger { source, .. } => return source.hint(),
+            Refusal::PartlyDone(_) => "Send the other commands in a batch of their own".to_owned(),
+        })
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        match self {
+            Refusal::Unknown { name, suggestions, .. } => {
+                details.insert("method".to_owned(), Value::from(name.as_str()));
+                details.insert("suggest".to_owned(), Value::from(suggestions.clone()));
+            }
+            Refusal::OutsidePacks { name, packs } => {
+                details.insert("method".to_owned(), Value::from(name.as_str()));
+                details.insert("suggest".to_owned(), Value::from(packs.clone()));
+            }
+            Refusal::ReadOnly { name, risk } | Refusal::PlanRequired { name, risk } | Refusal::Unconfirmed { name, risk } => {
+                details.insert("method".to_owned(), Value::from(name.as_str()));
+                details.insert("risk".to_owned(), Value::from(risk.text()));
+                details.extend(effects(name));
+                let needs_plan = matches!(self, Refusal::PlanRequired { .. });
+                details.insert(
+                    "gate".to_owned(),
+                    serde_json::json!({"needs": risk.text(), "consent": "user", "option": risk.option(), "plan": needs_plan}),
+                );
+            }
+            Refusal::Ledger { command, source } => {
+                details = source.details();
+                if !command.is_empty() {
+                    details.insert("command".to_owned(), Value::from(command.as_str()));
+                }
+            }
+            Refusal::Shape(_) | Refusal::Plan(_) | Refusal::PartlyDone(_) => {}
+        }
+        details
+    }
+}
