@@ -103,6 +103,9 @@ pub enum ShapeError {
     /// A credential among the parameters.
     #[error("the parameter `{0}` would carry a credential or choose another one")]
     Credential(String),
+    /// A secret of ours among the data.
+    #[error("the call holds a secret of this profile as data, which would be stored and sent")]
+    OwnSecret,
     /// A batch in a batch.
     #[error("the command `{0}` is a batch; a batch cannot carry another one")]
     NestedBatch(String),
@@ -126,7 +129,7 @@ impl Coded for ShapeError {
     fn code(&self) -> Code {
         match self {
             ShapeError::Method(_) => Code::Usage,
-            ShapeError::Credential(_) => Code::CredentialInParams,
+            ShapeError::Credential(_) | ShapeError::OwnSecret => Code::CredentialInParams,
             ShapeError::Command { source, .. } => source.code(),
             ShapeError::Kind { .. }
             | ShapeError::Control(_)
@@ -139,7 +142,9 @@ impl Coded for ShapeError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            ShapeError::Credential(_) => "Credentials come from the environment or the profile; remove the parameter".to_owned(),
+            ShapeError::Credential(_) | ShapeError::OwnSecret => {
+                "Credentials come from the environment or the profile; remove the parameter".to_owned()
+            }
             ShapeError::Command { source, .. } => return source.hint(),
             ShapeError::Method(_) => "Method names look like crm.lead.list".to_owned(),
             ShapeError::Kind { .. }
@@ -310,11 +315,16 @@ impl Command {
 }
 
 fn in_command(name: &str) -> impl Fn(ShapeError) -> ShapeError + use<> {
-    let name: String = name.chars().take(60).flat_map(char::escape_default).collect();
+    let name = short(name);
     move |source| match source {
         ShapeError::NestedBatch(_) => ShapeError::NestedBatch(name.clone()),
         other => ShapeError::Command { name: name.clone(), source: Box::new(other) },
     }
+}
+
+/// Returns a name of the caller's as it can stand in a message.
+fn short(name: &str) -> String {
+    name.chars().take(60).flat_map(char::escape_default).collect()
 }
 
 /// Checks what holds for the parameters of every method.
@@ -342,11 +352,11 @@ fn check_keys(map: &Map<String, Value>) -> Result<(), ShapeError> {
     folded.sort_unstable();
     for pair in folded.windows(2) {
         if pair[0].0 == pair[1].0 {
-            return Err(ShapeError::TwoSpellings(pair[0].1.clone(), pair[1].1.clone()));
+            return Err(ShapeError::TwoSpellings(short(pair[0].1), short(pair[1].1)));
         }
     }
     match map.keys().find(|key| is_credential(key)) {
-        Some(key) => Err(ShapeError::Credential(key.escape_default().to_string())),
+        Some(key) => Err(ShapeError::Credential(short(key))),
         None => Ok(()),
     }
 }
@@ -370,11 +380,11 @@ fn check_characters(value: &Value, path: &mut String) -> Result<(), ShapeError> 
         checked
     };
     match value {
-        Value::String(text) if text.contains('\0') => Err(ShapeError::Control(path.clone())),
+        Value::String(text) if text.contains('\0') => Err(ShapeError::Control(short(path))),
         Value::Array(items) => items.iter().enumerate().try_for_each(|(index, item)| step(format!("[{index}]"), item)),
         Value::Object(map) => map.iter().try_for_each(|(key, item)| {
             if key.chars().any(char::is_control) {
-                return Err(ShapeError::Control(format!("the key `{}`", key.escape_default())));
+                return Err(ShapeError::Control(format!("the key `{}`", short(key))));
             }
             step(format!("[{key}]"), item)
         }),
@@ -408,7 +418,7 @@ fn parse_batch_v2(params: Value) -> Result<Batch, ShapeError> {
     };
     let cmd = params.shift_remove("cmd").ok_or_else(|| malformed("batch needs `cmd`, an object or array of commands"))?;
     if let Some(key) = params.keys().next() {
-        return Err(malformed(format!("batch takes `cmd` and `halt` only, not `{}`", key.escape_default())));
+        return Err(malformed(format!("batch takes `cmd` and `halt` only, not `{}`", short(key))));
     }
     let (form, entries) = match cmd {
         Value::Object(entries) => {

@@ -109,6 +109,15 @@ pub struct Details {
     /// Documented members of parameters that are objects.
     #[serde(default)]
     pub fields: BTreeMap<String, Vec<(String, String, bool)>>,
+    /// Parameters that official examples pass although no table names them.
+    #[serde(default)]
+    pub extra: Vec<String>,
+    /// Parameters that official examples write in another case.
+    #[serde(default)]
+    pub any_case: Vec<String>,
+    /// Parameters that official examples leave out although they are required.
+    #[serde(default)]
+    pub optional: Vec<String>,
 }
 
 impl Entry {

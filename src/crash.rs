@@ -2,9 +2,10 @@
 //!
 //! Without the feature `crash-points` a point compiles to nothing: there is no
 //! switch in the shipped program. With it, `B24_CRASH_POINT=name:3` kills the
-//! process at the third passing of the point, as `kill -9` would, and
-//! `B24_FAULT_POINT=name:1=ENOSPC` makes the operation at the point fail;
-//! `B24_POINTS_TRACE=FILE` lists the passings of both kinds.
+//! process at the third passing of the point, as `kill -9` would,
+//! `B24_PANIC_POINT=name` makes b24 panic there with a text that quotes
+//! secrets, and `B24_FAULT_POINT=name:1=ENOSPC` makes the operation at the
+//! point fail. `B24_POINTS_TRACE=FILE` lists the passings of both kinds.
 
 /// Marks a point between two operations that a crash may fall into.
 #[inline]
@@ -41,6 +42,8 @@ mod enabled {
 
     pub(super) fn point(name: &'static str) {
         trace("point", name);
+        let panics = std::env::var("B24_PANIC_POINT").as_deref() == Ok(name);
+        assert!(!panics, "at {name} with {:?}", std::env::vars_os().collect::<Vec<_>>());
         let Ok(wanted) = std::env::var("B24_CRASH_POINT") else { return };
         if hit(&wanted, name) {
             let me = rustix::process::getpid();

@@ -200,9 +200,11 @@ impl Sources<'_> {
             "oauth" if secrets.access_token.is_none() && secrets.refresh_token.is_none() => {
                 Err(CredentialError::Missing("`access_token` or `refresh_token` in credentials.toml"))
             }
+            // B24_OAUTH_URL belongs to the environment's credential: it must not
+            // choose who gets the client secret of a profile.
             "oauth" => Ok(Credential::OAuth(OAuth {
                 portal,
-                server: Portal::parse(profile.oauth_url.as_deref().or(self.env.get("B24_OAUTH_URL")).unwrap_or(DEFAULT_OAUTH))?,
+                server: Portal::parse(profile.oauth_url.as_deref().unwrap_or(DEFAULT_OAUTH))?,
                 client_id: profile.client_id.clone(),
                 client_secret: secrets.client_secret,
                 given: pair(secrets.access_token, secrets.refresh_token),
@@ -294,5 +296,19 @@ mod tests {
         let profile = Profile { portal: Some("other.example".to_owned()), ..Profile::default() };
         let error = find(&[("B24_WEBHOOK_URL", "https://acme.example/rest/7/canary1234/")], Some(&profile)).unwrap_err();
         assert!(matches!(error, CredentialError::OtherPortal { .. }));
+    }
+
+    #[test]
+    fn the_environment_never_chooses_who_gets_a_profiles_client_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("credentials.toml");
+        std::fs::write(&path, "[acme]\naccess_token='a'\nrefresh_token='b'\nclient_secret='c'").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let env = Env::new([("B24_OAUTH_URL".to_owned(), "https://evil.example".to_owned())]);
+        let profile = Profile { portal: Some("acme.example".to_owned()), auth: Some("oauth".to_owned()), ..Profile::default() };
+        let config = ConfigDir::new(folder.path().to_owned());
+        let sources = Sources { env: &env, cwd: Path::new("/"), config: &config, name: "acme", profile: Some(&profile) };
+        let Ok(Credential::OAuth(oauth)) = sources.find() else { panic!() };
+        assert_eq!(oauth.server.origin(), DEFAULT_OAUTH);
     }
 }

@@ -109,6 +109,18 @@ impl Env {
         self.get(name).is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str()))
     }
 
+    /// Returns what a variable that switches a guard on says; `None` when it
+    /// says neither yes nor no, which must not be taken for no.
+    #[must_use]
+    pub fn guard(&self, name: &str) -> Option<bool> {
+        let value = self.get(name).unwrap_or("0").to_ascii_lowercase();
+        match value.as_str() {
+            "1" | "true" | "yes" | "on" => Some(true),
+            "0" | "false" | "no" | "off" => Some(false),
+            _ => None,
+        }
+    }
+
     /// Adds variables of an `--env-file`; the environment itself wins.
     pub fn add_missing(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
         for (name, value) in variables {

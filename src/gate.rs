@@ -13,6 +13,7 @@
 //! | shape: name, parameters, batch taken apart, no credentials | [`Refusal::Shape`] | 2 |
 //! | known: the method is documented | [`Refusal::Unknown`] | 5 |
 //! | admitted: enabled packs and allowlist | [`Refusal::OutsidePacks`] | 3 |
+//! | valid: the parameters fit the method's schema | [`Refusal::Params`] | 2 |
 //! | rated, then permitted: the read-only switch | [`Refusal::ReadOnly`] | 3 |
 //! | confirmed: plan where one is required, flag of the class | [`Refusal::PlanRequired`], [`Refusal::Unconfirmed`] | 10 |
 //! | plan: not expired, not for something else | [`Refusal::Plan`] | 9 |
@@ -52,6 +53,8 @@ use crate::catalog::{self, Api};
 use crate::method::Method;
 use crate::packs;
 use crate::risk::{self, Risk};
+use crate::schema::{self, Problem, Strength};
+use crate::secret::Redactor;
 use crate::settings::Policy;
 use crate::store::audit::Receipt;
 use crate::store::ledger::{Claim, Claimed, Done, Key, Ledger, Reuse, Settlement, Write};
@@ -80,7 +83,7 @@ impl Consent {
 }
 
 /// Steps of the gate in order, for `--dry-run`.
-pub const STEPS: &[&str] = &["shape", "method", "packs", "policy", "consent"];
+pub const STEPS: &[&str] = &["shape", "method", "packs", "params", "policy", "consent"];
 
 /// A request with a name that is one, and parameters of a possible shape.
 struct Shaped(Request);
@@ -88,10 +91,16 @@ struct Shaped(Request);
 struct Known(Request);
 /// All methods are in an enabled pack or on the allowlist.
 struct Admitted(Request);
+/// The parameters of every call fit its schema, apart from what is odd.
+struct Valid {
+    request: Request,
+    oddities: Vec<(String, Problem)>,
+}
 /// Every call has its class.
 struct Rated {
     request: Request,
     risks: Vec<Risk>,
+    oddities: Vec<(String, Problem)>,
 }
 /// The policy allows the strictest class.
 struct Permitted(Rated);
@@ -113,6 +122,14 @@ pub struct Proposal {
     pub params: Value,
     /// The generation, when the caller chose one.
     pub api: Option<Api>,
+}
+
+impl Proposal {
+    /// Returns whether a known secret stands in the name or the parameters.
+    #[must_use]
+    pub fn holds_secret(&self, redactor: &Redactor) -> bool {
+        redactor.finds(self.name.as_bytes()) || redactor.finds(self.params.to_string().as_bytes())
+    }
 }
 
 /// How the write is told from others in the ledger.
@@ -167,9 +184,31 @@ impl Known {
 }
 
 impl Admitted {
+    /// Checks every call, so that all problems are told at once.
+    fn validate(self, policy: &Policy) -> Result<Valid, Refusal> {
+        let mut problems = Vec::new();
+        for (command, call) in self.0.calls() {
+            let Some(details) = catalog::find(&call.method, call.api).and_then(|entry| entry.details()) else { continue };
+            let found = schema::check(&call.method, &details, &call.params);
+            problems.extend(found.into_iter().map(|problem| (command.to_owned(), problem)));
+        }
+        let (errors, oddities): (Vec<_>, Vec<_>) = problems
+            .into_iter()
+            .partition(|(_, problem)| problem.strength == Strength::Error && !(problem.is_unknown && policy.allow_unknown_params));
+        match errors.is_empty() {
+            true => Ok(Valid { request: self.0, oddities }),
+            false => {
+                let name = self.0.wire_name().to_owned();
+                Err(Refusal::Params { name, problems: errors })
+            }
+        }
+    }
+}
+
+impl Valid {
     fn rate(self) -> Rated {
-        let risks = self.0.calls().map(|(_, call)| risk::rate(&call.method, class_of(call), &call.params)).collect();
-        Rated { request: self.0, risks }
+        let risks = self.request.calls().map(|(_, call)| risk::rate(&call.method, class_of(call), &call.params)).collect();
+        Rated { request: self.request, risks, oddities: self.oddities }
     }
 }
 
@@ -208,7 +247,8 @@ pub fn appraise(proposal: Proposal, policy: &Policy) -> Result<Appraised, Refusa
     let shaped = Shaped::parse(proposal)?;
     let known = shaped.know(policy)?;
     let admitted = known.admit(policy)?;
-    let rated = admitted.rate();
+    let valid = admitted.validate(policy)?;
+    let rated = valid.rate();
     let permitted = rated.permit(policy)?;
     Ok(Appraised(permitted))
 }
@@ -230,6 +270,12 @@ impl Appraised {
     #[must_use]
     pub fn risks(&self) -> &[Risk] {
         &self.0.0.risks
+    }
+
+    /// Returns what is odd about the parameters, with the name of the command.
+    #[must_use]
+    pub fn oddities(&self) -> &[(String, Problem)] {
+        &self.0.0.oddities
     }
 
     /// Returns the calls whose development has ended, with what takes their
@@ -265,14 +311,14 @@ impl Reviewed {
         if self.risk() > Risk::Read {
             return Err(Box::new(self));
         }
-        let Rated { request, risks } = self.0.0.0;
+        let Rated { request, risks, .. } = self.0.0.0;
         let claims = request.calls().map(|_| None).collect();
         Ok(ClearedCall { request, risks, claims })
     }
 
     /// Claims every write in the ledger: the last step.
     pub fn claim(self, ledger: &Ledger, identity: &Identity, reuse: &Reuse) -> Result<Decision, Refusal> {
-        let Rated { request, risks } = self.0.0.0;
+        let Rated { request, risks, .. } = self.0.0.0;
         let writes = writes_of(&request, &risks, identity);
         let claimed = {
             let writes: Vec<Write> = writes.iter().map(|(_, write)| write.clone()).collect();

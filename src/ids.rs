@@ -119,6 +119,14 @@ impl fmt::Display for Principal {
     }
 }
 
+/// Returns a user id as a server told it, if it is one. It becomes part of
+/// ledger keys, plans and audit records, so nothing but a number will do.
+#[must_use]
+pub fn user_id(text: &str) -> Option<String> {
+    let is_number = (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.to_owned())
+}
+
 /// The id of a saved plan: a ULID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanId(String);
@@ -160,6 +168,14 @@ mod tests {
         }
         assert_eq!(Portal::parse("http://127.1:8080").unwrap().origin(), "http://127.0.0.1:8080");
         assert_eq!(Portal::parse("пример.рф").unwrap().host(), "xn--e1afmkfd.xn--p1ai");
+    }
+
+    #[test]
+    fn a_user_id_is_a_number() {
+        assert_eq!(user_id("67").as_deref(), Some("67"));
+        for text in ["", "-1", "6 7", "canary7f3e9b21c4", "1.0", "\u{661}", "123456789012345678901"] {
+            assert_eq!(user_id(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -76,7 +76,8 @@ impl<'de> Visitor<'de> for NoDuplicatesVisitor {
         let mut seen = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
             if seen.contains(&key) {
-                return Err(A::Error::custom(format!("the key `{}` stands twice in one object", key.escape_default())));
+                let short: String = key.chars().take(60).flat_map(char::escape_default).collect();
+                return Err(A::Error::custom(format!("the key `{short}` stands twice in one object")));
             }
             entries.next_value::<NoDuplicates>()?;
             seen.insert(key);

@@ -9,7 +9,7 @@
 //! |--|--|--|
 //! | words | [`error`] [`secret`] [`method`] [`ids`] [`json`] [`query_string`] | pure values, no I/O |
 //! | host | [`crash`] [`env`] [`host`] | the outside world as values |
-//! | knowledge | [`risk`] [`catalog`] [`packs`] | embedded, read-only |
+//! | knowledge | [`risk`] [`catalog`] [`packs`] [`schema`] | embedded, read-only |
 //! | request | [`call`] | what the caller asks for, taken apart |
 //! | state | [`store`] | durable, locked: ledger, limits, audit, plans, tokens |
 //! | choice | [`credential`] [`settings`] | which portal, as whom, under which rules |
@@ -69,6 +69,7 @@ pub mod packs;
 pub mod pipeline;
 pub mod query_string;
 pub mod risk;
+pub mod schema;
 pub mod secret;
 pub mod session;
 pub mod settings;

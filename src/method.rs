@@ -25,6 +25,10 @@ pub enum MethodError {
     /// The text is longer than any method name.
     #[error("the method name has {0} bytes, more than {LONGEST}")]
     TooLong(usize),
+    /// The text has a slash: most likely a pasted address, whose webhook code
+    /// must not be repeated.
+    #[error("the method name has a slash; give the name alone, without an address")]
+    Slash,
     /// The text has a character that no method name has.
     #[error("the method name {text} has {found} at position {position}; letters, digits, `_` and `.` are allowed")]
     Character {
@@ -48,6 +52,9 @@ impl Method {
         }
         if text.len() > LONGEST {
             return Err(MethodError::TooLong(text.len()));
+        }
+        if text.contains(['/', '\\']) {
+            return Err(MethodError::Slash);
         }
         if let Some((index, found)) = text.chars().enumerate().find(|(_, c)| !(c.is_ascii_alphanumeric() || *c == '_' || *c == '.')) {
             return Err(MethodError::Character { text: shown(text), found: format!("'{}'", found.escape_default()), position: index + 1 });
@@ -109,7 +116,19 @@ pub fn shown(text: &str) -> String {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
-    matcher: GlobMatcher,
+    matcher: Matcher,
+}
+
+/// How a pattern is matched. Nearly all patterns are a name or the beginning
+/// of one; making an automaton of each costs every call more than its gates.
+#[derive(Debug, Clone)]
+enum Matcher {
+    /// The name itself.
+    Name,
+    /// What begins with this many bytes of the text.
+    Beginning(usize),
+    /// Anything else.
+    Glob(GlobMatcher),
 }
 
 /// A pattern that cannot be read.
@@ -121,16 +140,27 @@ impl Pattern {
     /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Pattern, PatternError> {
         let folded = text.trim().to_ascii_lowercase();
-        match Glob::new(&folded) {
-            Ok(glob) if !folded.is_empty() => Ok(Pattern { matcher: glob.compile_matcher(), text: folded }),
-            _ => Err(PatternError(text.to_owned())),
+        if folded.is_empty() {
+            return Err(PatternError(text.to_owned()));
         }
+        let beginning = folded.strip_suffix('*').unwrap_or(&folded);
+        let is_plain = beginning.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        let matcher = match is_plain {
+            true if beginning.len() < folded.len() => Matcher::Beginning(beginning.len()),
+            true => Matcher::Name,
+            false => Matcher::Glob(Glob::new(&folded).map_err(|_| PatternError(text.to_owned()))?.compile_matcher()),
+        };
+        Ok(Pattern { matcher, text: folded })
     }
 
     /// Returns whether the pattern covers the method.
     #[must_use]
     pub fn matches(&self, method: &Method) -> bool {
-        self.matcher.is_match(method.as_str())
+        match &self.matcher {
+            Matcher::Name => method.as_str() == self.text,
+            Matcher::Beginning(length) => method.as_str().starts_with(&self.text[..*length]),
+            Matcher::Glob(matcher) => matcher.is_match(method.as_str()),
+        }
     }
 
     /// Returns the pattern in its folded spelling.
@@ -179,5 +209,20 @@ mod tests {
         let pattern = Pattern::parse("CRM.*").unwrap();
         assert!(pattern.matches(&Method::parse("crm.deal.contact.add").unwrap()));
         assert!(!pattern.matches(&Method::parse("crmx.deal").unwrap()));
+        assert!(Pattern::parse(" ").is_err());
+        assert!(Pattern::parse("crm.[a").is_err());
+    }
+
+    #[test]
+    fn simple_patterns_match_what_the_glob_does() {
+        let patterns =
+            ["*", "crm.*", "crm.lead.*", "crm.lead", "crm.lead.add", "crm", "user.current*", "*.list", "crm.*.add", "crm.lea?.add"];
+        for text in patterns {
+            let (pattern, glob) = (Pattern::parse(text).unwrap(), Glob::new(text).unwrap().compile_matcher());
+            for entry in crate::catalog::entries() {
+                let method = Method::parse(entry.name).unwrap();
+                assert_eq!(pattern.matches(&method), glob.is_match(method.as_str()), "{text} {method}");
+            }
+        }
     }
 }

@@ -5,11 +5,12 @@
 //! `wire/` alone (a test over the source holds this). The [`Redactor`] is the
 //! second line of defence: a portal may echo a credential back.
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::OnceLock;
 
 /// What stands where a secret was.
 pub const MASK: &str = "***";
@@ -43,10 +44,14 @@ impl fmt::Debug for Secret {
 }
 
 /// Replaces every known secret, in each spelling that output can give it.
+///
+/// The matcher is made at first use: it costs more than the rest of a process
+/// start, secrets are learned one by one, and a run that succeeds never needs
+/// the redactor of the error path.
 #[derive(Debug, Default)]
 pub struct Redactor {
     needles: Vec<String>,
-    matcher: Option<AhoCorasick>,
+    matcher: OnceLock<Option<AhoCorasick>>,
 }
 
 impl Redactor {
@@ -67,14 +72,28 @@ impl Redactor {
         }
         spellings.dedup();
         self.needles.extend(spellings);
-        self.matcher = AhoCorasick::builder().match_kind(aho_corasick::MatchKind::LeftmostLongest).build(&self.needles).ok();
+        self.matcher = OnceLock::new();
+    }
+
+    fn matcher(&self) -> Option<&AhoCorasick> {
+        let make = || {
+            let builder = &mut AhoCorasick::builder();
+            builder.match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA)).build(&self.needles).ok()
+        };
+        self.matcher.get_or_init(make).as_ref().filter(|_| !self.needles.is_empty())
+    }
+
+    /// Returns whether a known secret stands in the bytes.
+    #[must_use]
+    pub fn finds(&self, bytes: &[u8]) -> bool {
+        self.matcher().is_some_and(|matcher| matcher.is_match(bytes))
     }
 
     /// Returns the bytes with every known secret replaced; borrows when there
     /// is none.
     #[must_use]
     pub fn redact<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        match &self.matcher {
+        match self.matcher() {
             Some(matcher) if matcher.is_match(bytes) => Cow::Owned(matcher.replace_all_bytes(bytes, &vec![MASK; self.needles.len()])),
             _ => Cow::Borrowed(bytes),
         }
@@ -98,6 +117,16 @@ mod tests {
         for spelling in ["p@ss\"word/1", "p%40ss%22word%2F1", "p@ss\\\"word/1", "cEBzcyJ3b3JkLzE="] {
             assert_eq!(redactor.redact_text(&format!("<{spelling}>")), "<***>", "{spelling}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_is_learned_after_the_first_use_is_replaced_too() {
+        let mut redactor = Redactor::default();
+        assert_eq!(redactor.redact_text("canary-1234"), "canary-1234");
+        redactor.learn(&Secret::new("canary-1234".to_owned()));
+        assert_eq!(redactor.redact_text("<canary-1234>"), "<***>");
+        redactor.learn(&Secret::new("canary-5678".to_owned()));
+        assert_eq!(redactor.redact_text("canary-1234 canary-5678"), "*** ***");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::env::Env;
 use crate::error::{Code, Coded};
 use crate::host::Host;
 use crate::packs::{Allowlist, PacksError};
+use crate::secret::Redactor;
 use crate::store::audit::AuditPlace;
 use crate::store::config::{ConfigDir, ConfigError, Profile};
 use crate::store::limiter::Pace;
@@ -42,6 +43,8 @@ pub struct Options {
     pub method_allowlist: Option<String>,
     /// `--allow-unlisted`.
     pub allow_unlisted: bool,
+    /// `--allow-unknown-params`.
+    pub allow_unknown_params: bool,
     /// `--require-plan`.
     pub require_plan: bool,
     /// `--plan-file`.
@@ -83,6 +86,8 @@ pub struct Policy {
     pub allowlist: Allowlist,
     /// Methods outside of them, and unknown ones, may be called.
     pub allow_unlisted: bool,
+    /// Parameters that are not documented, but look like a typo, are sent.
+    pub allow_unknown_params: bool,
     /// Nothing but reads is sent.
     pub read_only: bool,
     /// Changes go through saved plans only.
@@ -144,6 +149,19 @@ pub struct Settings {
     pub loosened: Vec<&'static str>,
     /// What a person should know, for standard error.
     pub notices: Vec<String>,
+}
+
+impl Settings {
+    /// Returns what masks the secrets of the configured credential, for what
+    /// is printed before there is a session.
+    #[must_use]
+    pub fn redactor(&self) -> Redactor {
+        let mut redactor = Redactor::default();
+        if let Some(Ok(credential)) = &self.credential {
+            credential.secrets().iter().for_each(|secret| redactor.learn(secret));
+        }
+        redactor
+    }
 }
 
 /// Why the settings cannot be used.
@@ -291,9 +309,15 @@ impl Resolver<'_> {
         Ok(Policy {
             allowlist: Allowlist::parse(&packs, &allow)?,
             allow_unlisted: self.options.allow_unlisted,
-            read_only: self.profile.read_only || self.env.flag("B24_READ_ONLY"),
-            require_plan: self.profile.require_plan || self.options.require_plan || self.env.flag("B24_REQUIRE_PLAN"),
+            allow_unknown_params: self.options.allow_unknown_params,
+            read_only: self.guard("B24_READ_ONLY")? || self.profile.read_only,
+            require_plan: self.guard("B24_REQUIRE_PLAN")? || self.profile.require_plan || self.options.require_plan,
         })
+    }
+
+    fn guard(&self, name: &'static str) -> Result<bool, SettingsError> {
+        let value = || crate::method::shown(self.env.get(name).unwrap_or_default());
+        self.env.guard(name).ok_or_else(|| SettingsError::Value { name, value: value(), expected: "1 or 0" })
     }
 
     /// Returns a setting that replaces the profile's, if it is not locked.

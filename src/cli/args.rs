@@ -186,6 +186,9 @@ pub(super) struct GuardArgs {
     /// Allow methods outside the packs and unknown ones, which are destructive
     #[arg(long)]
     pub(super) allow_unlisted: bool,
+    /// Send parameters that are not documented but look like a typo
+    #[arg(long)]
+    pub(super) allow_unknown_params: bool,
     /// Write the audit to this file
     #[arg(long, value_name = "FILE")]
     pub(super) audit_file: Option<PathBuf>,
@@ -390,6 +393,7 @@ impl Call {
             packs: self.guards.packs.clone(),
             method_allowlist: self.guards.method_allowlist.clone(),
             allow_unlisted: self.guards.allow_unlisted,
+            allow_unknown_params: self.guards.allow_unknown_params,
             require_plan: self.plans.require_plan,
             plan_file: self.plans.plan_file.clone(),
             plan_ttl_sec: self.plans.plan_ttl_sec,

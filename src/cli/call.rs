@@ -3,6 +3,7 @@
 use super::args::{Call, Global, Plan as PlanCommand};
 use super::connect::{Connected, connect};
 use super::{Stop, help, params, printed};
+use crate::call::ShapeError;
 use crate::error::{Code, Failure};
 use crate::gate::{self, Consent, Proposal};
 use crate::host::Host;
@@ -37,15 +38,14 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         return help::packs(None, host);
     }
     let settings = settings::resolve(&call.options(global), host)?;
+    let redactor = settings.redactor();
     if !call.request.quiet {
         for text in &settings.notices {
-            output::note(host, "notice", "settings", text, format);
+            output::note(host, "notice", "settings", &redactor.redact_text(text), format);
         }
     }
     if let Some(id) = &call.plans.execute_plan {
-        if call.method.is_some() || call.request.params.is_some() || call.repeat.idempotency_key.is_some() {
-            return Err(Failure::new(Code::Usage, "--execute-plan sends what the plan says; it takes no method, parameters or key").into());
-        }
+        refuse_beside_plan(call)?;
         return execute(id, settings, handling(call), call.talk(), (host, format));
     }
     let Some(method) = &call.method else {
@@ -54,6 +54,9 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
     let params = params::read(call.request.params.as_deref(), &call.items, host)?;
     let proposal = Proposal { name: method.clone(), params, api: call.api() };
     if call.request.curl || call.request.dry_run {
+        if proposal.holds_secret(&redactor) {
+            return Err(Failure::from(ShapeError::OwnSecret).into());
+        }
         return rehearse(call, &proposal, &settings, host);
     }
     let proposal = locally_checked(proposal, &settings)?;
@@ -65,6 +68,23 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
     let handling = handling(call)(&connected.session.settings);
     let result = pipeline::run(&mut connected.session, proposal, &handling);
     finish(result, &connected, call.talk(), (host, format))
+}
+
+/// A plan is sent as it is. Nothing can be added to it, and an option that
+/// promises that nothing is sent must not be passed over.
+fn refuse_beside_plan(call: &Call) -> Result<(), Failure> {
+    let beside = [
+        (call.method.is_some(), "a method"),
+        (call.request.params.is_some(), "--params"),
+        (call.request.dry_run, "--dry-run"),
+        (call.request.curl, "--curl"),
+        (call.repeat.idempotency_key.is_some(), "--idempotency-key"),
+    ];
+    match beside.iter().find(|(is_given, _)| *is_given) {
+        None => Ok(()),
+        Some((_, what)) => Err(Failure::new(Code::Usage, format!("--execute-plan sends what the plan says; it does not go with {what}"))
+            .hint("b24 plan show prints what will be sent")),
+    }
 }
 
 /// Without a usable credential the gates still speak first: what is wrong with

@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::output::{self, ErrorFormat};
 use crate::secret::{Redactor, Secret};
 use args::{Cli, Command};
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::path::Path;
@@ -84,17 +85,29 @@ fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
             printed(output::text(host, &error.render().to_string()))?;
             Err(Stop::Printed)
         }
-        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Err(Failure::new(Code::Usage, "no method and no command is given")
                 .hint("b24 --help lists the commands; methods look like crm.lead.list")
                 .into())
         }
-        Err(error) => {
-            // Only the first line: the rest is clap's advice, which may name
-            // the very option that a guard withholds.
+        Err(error) => Err(Failure::new(Code::Usage, misuse(&error)).hint("b24 call --help lists the options").into()),
+    }
+}
+
+/// Says what is wrong with the command line. Values are not quoted: they may
+/// be secrets in the wrong place. Of clap's own text only the first line is
+/// used: the rest is advice, which may name the very option that a guard
+/// withholds.
+fn misuse(error: &clap::Error) -> String {
+    let option = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => format!("the value of {option} cannot be used"),
+        ErrorKind::TooManyValues => format!("{option} takes no value"),
+        ErrorKind::UnknownArgument if !option.starts_with('-') => "there is a word too many".to_owned(),
+        ErrorKind::InvalidSubcommand => "there is no such command".to_owned(),
+        _ => {
             let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches('.').to_owned();
-            Err(Failure::new(Code::Usage, line).hint("b24 call --help lists the options").into())
+            text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches('.').to_owned()
         }
     }
 }

@@ -30,8 +30,8 @@ pub(super) fn read(params: Option<&str>, items: &[String], host: &mut Host) -> R
             None => parse(text, "--params")?,
         },
     };
-    for item in items {
-        add(&mut value, item, &host.cwd)?;
+    for (index, item) in items.iter().enumerate() {
+        add(&mut value, (index + 1, item), &host.cwd)?;
     }
     Ok(value)
 }
@@ -57,10 +57,10 @@ fn file(path: &str, cwd: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(cwd.join(path)).map_err(|error| usage(format!("the file {path} cannot be read: {error}")))
 }
 
-/// Adds one item to the parameters.
-fn add(params: &mut Value, item: &str, cwd: &Path) -> Result<(), Failure> {
-    let malformed =
-        || usage(format!("the item {} is not key=text, key:=json, key[]=text, key@file or key:=@file", crate::method::shown(item)));
+/// Adds one item to the parameters. A wrong item is named by its number: what
+/// stands there by mistake may be a secret.
+fn add(params: &mut Value, (number, item): (usize, &str), cwd: &Path) -> Result<(), Failure> {
+    let malformed = || usage(format!("item {number} is not key=text, key:=json, key[]=text, key@file or key:=@file"));
     let (key, rest) = item.split_at(key_end(item).ok_or_else(malformed)?);
     let path = key_path(key).ok_or_else(malformed)?;
     let value = if let Some(rest) = rest.strip_prefix(":=") {
@@ -75,7 +75,7 @@ fn add(params: &mut Value, item: &str, cwd: &Path) -> Result<(), Failure> {
     } else {
         return Err(malformed());
     };
-    insert(params, &path, value).map_err(|problem| usage(format!("the item {} {problem}", crate::method::shown(item))))
+    insert(params, &path, value).map_err(|problem| usage(format!("item {number} {problem}")))
 }
 
 /// Returns where the key ends: at the first separator that is not inside
@@ -150,7 +150,7 @@ mod tests {
     fn built(start: Value, items: &[&str]) -> Result<Value, Failure> {
         let mut value = start;
         for item in items {
-            add(&mut value, item, Path::new("/nonexistent"))?;
+            add(&mut value, (1, item), Path::new("/nonexistent"))?;
         }
         Ok(value)
     }

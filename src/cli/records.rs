@@ -7,10 +7,11 @@ use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output;
 use crate::pipeline;
-use crate::session;
+use crate::session::{self, Session};
 use crate::settings;
 use crate::store::audit::{AuditLog, Durability};
 use crate::store::ledger::record::Verdict;
+use crate::store::locked::StoreError;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -24,7 +25,11 @@ pub(super) fn ledger(command: &LedgerCommand, global: &Global, host: &mut Host) 
             json!({"schema": "b24.ledger/1", "portal": connected.session.identity, "records": ledger.list(*all)?})
         }
         LedgerCommand::Show { key } => json!({"schema": "b24.ledger-record/1", "record": ledger.show(key)?}),
-        LedgerCommand::Forget { key } => json!({"schema": "b24.ledger-forgotten/1", "record": ledger.forget(key)?}),
+        LedgerCommand::Forget { key } => {
+            let fields = json!({"type": "forget", "actor": session::actor(host), "portal": connected.session.identity, "key": key});
+            record(&connected.session, &fields)?;
+            json!({"schema": "b24.ledger-forgotten/1", "record": ledger.forget(key)?})
+        }
         LedgerCommand::Resolve { key, verdict, reason } => {
             if !session::is_person(host) {
                 return Err(Failure::new(Code::PolicyDenied, "an unknown outcome is resolved by a person at a terminal")
@@ -36,15 +41,21 @@ pub(super) fn ledger(command: &LedgerCommand, global: &Global, host: &mut Host) 
                 "not-executed" => Verdict::NotExecuted,
                 _ => Verdict::Abandoned,
             };
+            let reason = connected.session.redactor.redact_text(reason);
             let fields = json!({"type": "resolve", "actor": session::actor(host), "portal": connected.session.identity,
                 "key": key, "as": verdict, "reason": reason});
-            // Like every change of what b24 knows, recorded before it is made.
-            let fields: Map<String, Value> = fields.as_object().cloned().unwrap_or_default();
-            connected.session.audit.append(&fields, Durability::Durable, connected.session.settings.limits.max_wait)?;
-            json!({"schema": "b24.ledger-resolved/1", "record": ledger.resolve(key, verdict, reason, &session::actor(host))?})
+            record(&connected.session, &fields)?;
+            json!({"schema": "b24.ledger-resolved/1", "record": ledger.resolve(key, verdict, &reason, &session::actor(host))?})
         }
     };
     printed(output::value(host, &value))
+}
+
+/// Audits a change of what b24 knows, before it is made.
+fn record(session: &Session, fields: &Value) -> Result<(), StoreError> {
+    let text = session.redactor.redact_text(&fields.to_string());
+    let fields: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
+    session.audit.append(&fields, Durability::Durable, session.settings.limits.max_wait).map(drop)
 }
 
 pub(super) fn audit(command: &Audit, global: &Global, host: &mut Host) -> Result<(), Stop> {

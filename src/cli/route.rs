@@ -19,12 +19,12 @@ const CALLS_WITHOUT_METHOD: &[&str] = &["--execute-plan", "--list-packs"];
 /// Inserts `call` before everything where the first word is a method, so that
 /// the options of a call may also stand before the method.
 pub(super) fn route(args: Vec<OsString>, command: &Command) -> Result<Vec<OsString>, Failure> {
-    let Some(index) = first_word(&args, command) else {
+    let Some(index) = first_word(&args, command)? else {
         let is_call = args.iter().any(|arg| CALLS_WITHOUT_METHOD.iter().any(|option| names_option(arg, option)));
         return Ok(if is_call { with_call(args) } else { args });
     };
     let word = args[index].to_string_lossy().into_owned();
-    if word.contains('.') || UNDOTTED.contains(&word.to_ascii_lowercase().as_str()) {
+    if word.contains(['.', '/']) || UNDOTTED.contains(&word.to_ascii_lowercase().as_str()) {
         return Ok(with_call(args));
     }
     if command.get_subcommands().any(|sub| sub.get_name() == word) {
@@ -55,26 +55,43 @@ fn names_option(arg: &OsStr, option: &str) -> bool {
 
 /// Returns the index of the first argument that is neither an option nor an
 /// option's value. Which options take a value is read from the commands
-/// themselves.
-fn first_word(args: &[OsString], command: &Command) -> Option<usize> {
-    let call = command.find_subcommand("call")?;
-    let takes_value = |name: &str| {
-        let options = command.get_arguments().chain(call.get_arguments());
-        let mut named = options.filter(|option| option.get_long() == Some(name));
-        named.any(|option| option.get_action().takes_values())
-    };
+/// themselves. An unknown option ends the search: the word behind it may be its
+/// value, and of `--webhook-code SECRET` the secret must not be quoted.
+fn first_word(args: &[OsString], command: &Command) -> Result<Option<usize>, Failure> {
     let mut index = 1;
     while index < args.len() {
         let arg = args[index].to_string_lossy();
-        match arg.strip_prefix("--") {
-            Some("") => return (index + 1 < args.len()).then_some(index + 1),
-            Some(option) if !option.contains('=') && takes_value(option) => index += 2,
-            Some(_) => index += 1,
-            None if arg.len() > 1 && arg.starts_with('-') => index += 1,
-            None => return Some(index),
+        if arg == "--" {
+            return Ok((index + 1 < args.len()).then_some(index + 1));
         }
+        if arg.len() < 2 || !arg.starts_with('-') {
+            return Ok(Some(index));
+        }
+        let name = arg.split('=').next().unwrap_or_default();
+        let takes_value = takes_value(name, command).ok_or_else(|| unknown_option(name))?;
+        index += if takes_value && !arg.contains('=') { 2 } else { 1 };
     }
-    None
+    Ok(None)
+}
+
+/// Returns whether an option takes a value; `None` when there is no such
+/// option.
+fn takes_value(name: &str, command: &Command) -> Option<bool> {
+    if ["--help", "-h", "--version", "-V"].contains(&name) {
+        return Some(false);
+    }
+    let call = command.find_subcommand("call");
+    let mut options = command.get_arguments().chain(call.into_iter().flat_map(Command::get_arguments));
+    let named = options.find(|option| match name.strip_prefix("--") {
+        Some(long) => option.get_long() == Some(long),
+        None => option.get_short().is_some_and(|short| name.chars().nth(1) == Some(short)),
+    });
+    named.map(|option| option.get_action().takes_values())
+}
+
+fn unknown_option(name: &str) -> Failure {
+    Failure::new(Code::Usage, format!("there is no option {}", crate::method::shown(name)))
+        .hint("b24 call --help lists the options; secrets are never options, see b24 help env")
 }
 
 #[cfg(test)]
@@ -104,6 +121,10 @@ mod tests {
     fn any_other_word_is_refused_with_suggestions() {
         assert!(routed(&["ledgr", "list"]).unwrap_err().hint.unwrap().contains("ledger"));
         assert!(routed(&["frobnicate"]).is_err());
+        for words in [["--webhook-code", "canary", "crm.lead.list"], ["-p", "canary", "crm.lead.list"], ["--token=canary", "canary", "x"]] {
+            let failure = routed(&words).unwrap_err();
+            assert!(failure.message.starts_with("there is no option") && !failure.message.contains("canary"), "{}", failure.message);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::effects;
 use crate::call::ShapeError;
 use crate::error::{Code, Coded};
 use crate::risk::Risk;
+use crate::schema::Problem;
 use crate::store::ledger::LedgerError;
 use crate::store::plans::PlanError;
 use serde_json::{Map, Value};
@@ -33,6 +34,14 @@ pub enum Refusal {
         name: String,
         /// Packs that would admit it.
         packs: Vec<String>,
+    },
+    /// The parameters do not fit the method.
+    #[error("the parameters of {name} do not fit: {}", summary(.problems))]
+    Params {
+        /// The method.
+        name: String,
+        /// Every problem, with the name of the command.
+        problems: Vec<(String, Problem)>,
     },
     /// Only reads are allowed.
     #[error("{name} is a {} call and this profile only reads", .risk.text())]
@@ -82,6 +91,7 @@ impl Refusal {
             Refusal::Shape(_) => "shape",
             Refusal::Unknown { .. } => "method",
             Refusal::OutsidePacks { .. } => "packs",
+            Refusal::Params { .. } => "params",
             Refusal::ReadOnly { .. } => "policy",
             Refusal::PlanRequired { .. } | Refusal::Unconfirmed { .. } => "consent",
             Refusal::Plan(_) => "plan",
@@ -95,6 +105,7 @@ impl Coded for Refusal {
         match self {
             Refusal::Shape(error) => error.code(),
             Refusal::Unknown { .. } => Code::UnknownMethod,
+            Refusal::Params { .. } => Code::InvalidParams,
             Refusal::OutsidePacks { .. } | Refusal::ReadOnly { .. } => Code::PolicyDenied,
             Refusal::PlanRequired { .. } => Code::PlanRequired,
             Refusal::Unconfirmed { .. } => Code::ConfirmationRequired,
@@ -113,6 +124,7 @@ impl Coded for Refusal {
             Refusal::OutsidePacks { packs, .. } => {
                 format!("It is in the pack {}; ask the person who keeps the profile to enable it", packs.join(", "))
             }
+            Refusal::Params { name, .. } => format!("b24 describe {name} --full shows what it takes"),
             Refusal::ReadOnly { .. } => "Ask the person who keeps the profile".to_owned(),
             Refusal::PlanRequired { .. } => "Save a plan with --plan-only, show it to the user, then execute it".to_owned(),
             Refusal::Unconfirmed { .. } => "Show the user what will change and ask; the option is named in `gate`".to_owned(),
@@ -133,6 +145,17 @@ impl Coded for Refusal {
                 details.insert("method".to_owned(), Value::from(name.as_str()));
                 details.insert("suggest".to_owned(), Value::from(packs.clone()));
             }
+            Refusal::Params { name, problems } => {
+                details.insert("method".to_owned(), Value::from(name.as_str()));
+                let fields = problems.iter().map(|(command, problem)| {
+                    let mut field = problem.to_value();
+                    if !command.is_empty() {
+                        field["command"] = Value::from(command.as_str());
+                    }
+                    field
+                });
+                details.insert("fields".to_owned(), fields.collect());
+            }
             Refusal::ReadOnly { name, risk } | Refusal::PlanRequired { name, risk } | Refusal::Unconfirmed { name, risk } => {
                 details.insert("method".to_owned(), Value::from(name.as_str()));
                 details.insert("risk".to_owned(), Value::from(risk.text()));
@@ -152,5 +175,22 @@ impl Coded for Refusal {
             Refusal::Shape(_) | Refusal::Plan(_) | Refusal::PartlyDone(_) => {}
         }
         details
+    }
+}
+
+/// Returns the problems in one line.
+fn summary(problems: &[(String, Problem)]) -> String {
+    let words = problems.iter().take(3).map(|(command, problem)| {
+        let place = if command.is_empty() { String::new() } else { format!("{command}: ") };
+        let path = crate::method::shown(&problem.path);
+        match &problem.suggest {
+            Some(suggest) => format!("{place}{path} {}, {suggest} is", problem.problem),
+            None => format!("{place}{path} {}", problem.problem),
+        }
+    });
+    let line = words.collect::<Vec<_>>().join("; ");
+    match problems.len() {
+        0..=3 => line,
+        more => format!("{line}; and {} more", more - 3),
     }
 }

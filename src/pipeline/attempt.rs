@@ -27,9 +27,10 @@ pub(super) fn send(session: &mut Session, cleared: ClearedCall, plan: Option<&st
         request_id: String::new(),
         plan,
         name: name.clone(),
+        taken_back: None,
     };
     trip.go(session, cleared).map_err(|failure| {
-        let failure = failure.with("method", name).with("risk", risk.text());
+        let failure = trip.close(session, failure).with("method", name).with("risk", risk.text());
         let failure = if trip.request_id.is_empty() { failure } else { failure.with("request_id", trip.request_id.as_str()) };
         in_context(session, failure)
     })
@@ -44,6 +45,14 @@ struct Trip<'a> {
     request_id: String,
     plan: Option<&'a str>,
     name: String,
+    /// The last attempt, while it is taken back and no other has departed.
+    taken_back: Option<TakenBack>,
+}
+
+/// An attempt that surely was not executed, or only read.
+struct TakenBack {
+    status: Option<u16>,
+    why: String,
 }
 
 /// What one attempt led to.
@@ -93,14 +102,15 @@ impl Trip<'_> {
             }
             NotDeparted::NoIntent => Failure::new(Code::Internal, error.to_string()),
         })?;
+        self.taken_back = None;
         crate::interrupt::departed(crate::interrupt::UnderWay {
             method: self.name.clone(),
             request_id: self.request_id.clone(),
             records: departure.call().records(),
         });
-        let authorizer = &session.authorizer;
+        let (authorizer, redactor) = (&session.authorizer, &session.redactor);
         let sent = match session.sender() {
-            Some(transport) => transport.send(departure, authorizer),
+            Some(transport) => transport.send(departure, authorizer, redactor),
             None => return Err(Failure::new(Code::Internal, "there is no HTTP client")),
         };
         let landed = self.land(session, sent);
@@ -198,7 +208,23 @@ impl Trip<'_> {
             let outcome = if status.is_some() { Outcome::NotApplied } else { Outcome::NotSent };
             record::outcome(session, &self.name, &self.request_id, &End { outcome, status, error: Some(&why) })?;
         }
+        self.taken_back = Some(TakenBack { status, why });
         Ok(cleared)
+    }
+
+    /// Ends a call that could not make another attempt, for want of a token or
+    /// of a slot: the attempt that was taken back is its last one.
+    fn close(&mut self, session: &Session, failure: Failure) -> Failure {
+        let Some(TakenBack { status, why }) = self.taken_back.take() else { return failure };
+        let failure = if status.is_some() { failure.sent(Outcome::NotApplied) } else { failure };
+        if self.writes {
+            return failure;
+        }
+        let end = End { outcome: failure.outcome, status, error: Some(&why) };
+        match record::read(session, &self.name, &self.labels(), &end) {
+            Ok(()) => failure,
+            Err(error) => failure.with("audit", error.to_string()),
+        }
     }
 
     fn give_up(&mut self, session: &Session, sent: Sent) -> Failure {

@@ -10,9 +10,11 @@ mod attempt;
 mod record;
 mod settle;
 
+use crate::call::ShapeError;
 use crate::error::{Code, Failure, Outcome};
 use crate::gate::{self, Appraised, Consent, Decision, Identity, Proposal, Refusal, Reviewed};
-use crate::ids::{PlanId, Principal};
+use crate::ids::{self, PlanId, Principal};
+use crate::method::Method;
 use crate::risk::Risk;
 use crate::session::Session;
 use crate::store::ledger::record::KEPT_ANSWER;
@@ -50,8 +52,10 @@ pub struct Completed {
 /// Runs a call through every gate and sends it.
 pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Result<Completed, Failure> {
     let name = proposal.name.clone();
+    refuse_own_secrets(session, &proposal, handling.key.as_deref())?;
     let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
     let deprecated = appraised.deprecated();
+    let oddities = appraised.oddities().to_vec();
     let reviewed =
         appraised.confirm(&session.settings.policy, handling.consent, false).map_err(|refusal| refuse(session, &name, refusal))?;
     let identity = match &handling.key {
@@ -63,12 +67,17 @@ pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Re
         let instead = successor.map_or_else(String::new, |successor| format!("; use {successor}"));
         completed.warnings.push(("deprecated", format!("the development of {name} has ended{instead}")));
     }
+    for (command, problem) in oddities {
+        let place = if command.is_empty() { String::new() } else { format!("{command}: ") };
+        completed.warnings.push(("params", format!("{place}{} {}", problem.path, problem.problem)));
+    }
     Ok(completed)
 }
 
 /// Saves a plan of one call; nothing is sent.
 pub fn plan(session: &mut Session, proposal: Proposal) -> Result<Plan, Failure> {
     let name = proposal.name.clone();
+    refuse_own_secrets(session, &proposal, None)?;
     let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
     let step = step_of(&appraised).map_err(|refusal| refuse(session, &name, refusal))?;
     let principal = principal(session)?;
@@ -105,6 +114,13 @@ pub fn execute_plan(session: &mut Session, id: &str, handling: &Handling) -> Res
     send(session, reviewed, &identity, handling).map_err(|failure| failure.with("plan_id", id.as_str()))
 }
 
+/// Refuses a call that has a secret of ours among its data: there it would be
+/// stored in plans, in the ledger and on the portal.
+fn refuse_own_secrets(session: &Session, proposal: &Proposal, key: Option<&str>) -> Result<(), Failure> {
+    let holds = proposal.holds_secret(&session.redactor) || key.is_some_and(|key| session.redactor.finds(key.as_bytes()));
+    if holds { Err(refuse(session, &proposal.name, ShapeError::OwnSecret.into())) } else { Ok(()) }
+}
+
 /// Opens the folder of plans.
 #[must_use]
 pub fn plans(session: &Session) -> Plans {
@@ -137,7 +153,13 @@ fn preview(appraised: &Appraised) -> Vec<String> {
 fn binding(session: &Session, principal: &Principal) -> Binding {
     let mut packs = session.settings.policy.allowlist.packs();
     packs.extend(session.settings.policy.allowlist.extra());
-    Binding { profile: session.settings.profile.clone(), portal: session.identity.clone(), principal: principal.to_string(), packs }
+    Binding {
+        profile: session.settings.profile.clone(),
+        portal: session.identity.clone(),
+        principal: principal.to_string(),
+        packs,
+        ledger: session.settings.ledger_folder.as_ref().map(|folder| folder.display().to_string()),
+    }
 }
 
 /// Returns who acts. A user that is not known yet is asked for once, with the
@@ -151,8 +173,8 @@ pub fn principal(session: &mut Session) -> Result<Principal, Failure> {
     let id = reading
         .and_then(|reading| serde_json::from_str::<Value>(reading.result?.get()).ok())
         .and_then(|result| match &result["ID"] {
-            Value::String(id) => Some(id.clone()),
-            Value::Number(id) => Some(id.to_string()),
+            Value::String(id) => ids::user_id(id),
+            Value::Number(id) => ids::user_id(&id.to_string()),
             _ => None,
         })
         .ok_or_else(|| Failure::new(Code::Auth, "the portal does not say whose token this is").hint("Try b24 profile"))?;
@@ -168,6 +190,7 @@ fn who_am_i() -> Result<Reviewed, Failure> {
     let policy = crate::settings::Policy {
         allowlist: crate::packs::Allowlist::parse("none", "profile")?,
         allow_unlisted: false,
+        allow_unknown_params: false,
         read_only: true,
         require_plan: false,
     };
@@ -226,11 +249,15 @@ fn replay(session: &Session, name: &str, done: &[(String, Done)]) -> Completed {
 }
 
 /// Records a refusal, as far as that is possible, and turns it into a failure.
+/// A name that is none is not repeated: it may be anything of any length, also
+/// a pasted address with somebody's secret.
 fn refuse(session: &Session, name: &str, refusal: Refusal) -> Failure {
     let step = refusal.step();
     let failure = Failure::from(refusal);
-    let recorded = record::denied(session, name, step, &failure);
-    let failure = in_context(session, failure).with("method", name);
+    let name = Method::parse(name).is_ok().then_some(name);
+    let recorded = record::denied(session, name.unwrap_or("-"), step, &failure);
+    let failure = in_context(session, failure);
+    let failure = name.into_iter().fold(failure, |failure, name| failure.with("method", name));
     match recorded {
         Ok(()) => failure,
         Err(error) => failure.with("audit", error.to_string()),

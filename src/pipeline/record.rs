@@ -10,6 +10,9 @@ use crate::store::audit::{Durability, Receipt};
 use crate::store::locked::StoreError;
 use serde_json::{Map, Value, json};
 
+/// Longer error texts are cut.
+const LONGEST_ERROR: usize = 200;
+
 /// Fields that every record of a session has.
 fn base(session: &Session, kind: &str, method: &str) -> Map<String, Value> {
     let mut fields = Map::new();
@@ -36,7 +39,12 @@ fn append(session: &Session, fields: Map<String, Value>, durability: Durability)
 fn redacted(session: &Session, fields: Map<String, Value>) -> Map<String, Value> {
     let text = Value::Object(fields).to_string();
     let clean = session.redactor.redact_text(&text);
-    serde_json::from_str(&clean).unwrap_or_default()
+    let mut fields: Map<String, Value> = serde_json::from_str(&clean).unwrap_or_default();
+    // Cut only now: half a secret would not be known as one.
+    if let Some(Value::String(error)) = fields.get_mut("error") {
+        *error = error.chars().take(LONGEST_ERROR).collect();
+    }
+    fields
 }
 
 /// What one attempt is called in every record.
@@ -117,14 +125,13 @@ fn add_end(fields: &mut Map<String, Value>, end: &End) {
     fields.insert("outcome".to_owned(), Value::from(end.outcome.text()));
     fields.insert("status".to_owned(), Value::from(end.status));
     if let Some(error) = end.error {
-        fields.insert("error".to_owned(), Value::from(error.chars().take(200).collect::<String>()));
+        fields.insert("error".to_owned(), Value::from(error));
     }
 }
 
 /// Records that a gate refused.
 pub(super) fn denied(session: &Session, method: &str, step: &str, failure: &Failure) -> Result<(), StoreError> {
-    let method: String = method.chars().take(200).collect();
-    let mut fields = base(session, "denied", &method);
+    let mut fields = base(session, "denied", method);
     fields.insert("step".to_owned(), Value::from(step));
     fields.insert("kind".to_owned(), Value::from(failure.code.text()));
     append(session, fields, Durability::Lazy).map(drop)

@@ -87,9 +87,9 @@ pub(super) fn batch_end(session: &Session, batch: &Batch, risks: &[Risk], answer
         let settlements = risks.iter().map(|_| Some(Settlement::Unknown(why.to_owned()))).collect();
         return BatchEnd { settlements, outcome: Outcome::Unknown, failure: Some(unknown(why)) };
     };
-    let settlements = reading.commands.iter().map(|command| {
+    let settlements = reading.commands.iter().zip(risks).map(|(command, risk)| {
         let success = || super::success(session, command.result.as_deref().unwrap_or("null").as_bytes());
-        Some(settlement(&command.verdict, answer.status, success))
+        (*risk > Risk::Read).then(|| settlement(&command.verdict, answer.status, success))
     });
     let settlements = settlements.collect();
     let failures = reading.failures(batch);

@@ -214,8 +214,14 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, C
     toml::from_str(text).map_err(|error| {
         // The error's own text quotes the line, which may hold a secret.
         let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
-        ConfigError::Malformed { path: path.to_owned(), problem: format!("line {line}: {}", error.message()) }
+        ConfigError::Malformed { path: path.to_owned(), problem: format!("line {line}{}", without_values(error.message())) }
     })
+}
+
+/// Returns what a parser expected. What it found instead it quotes, and that
+/// may be a secret in the wrong place.
+fn without_values(message: &str) -> String {
+    message.rsplit_once("expected ").map_or_else(String::new, |(_, expected)| format!(": expected {expected}"))
 }
 
 #[cfg(test)]
@@ -251,6 +257,18 @@ mod tests {
         let (_keep, config) = folder("[profiles.acme]\nportall='x'", "[acme]\nwebhook_code=canary-1", 0o600);
         assert!(!config.secrets("acme").unwrap_err().to_string().contains("canary"));
         assert!(config.profile("acme", true).is_err());
+        for credentials in [
+            "acme='canary-1'",
+            "[acme]\ncanary-1='x'",
+            "[acme]\n'canary-1, expected '=1",
+            "['canary-1",
+            "[acme]\naccess_token=['canary-1']",
+        ] {
+            let (_keep, config) = folder("[profiles.acme]\nuser='canary-1'", credentials, 0o600);
+            for error in [config.secrets("acme").unwrap_err(), config.profile("acme", true).unwrap_err()] {
+                assert!(error.to_string().contains(" line ") && !error.to_string().contains("canary"), "{error}");
+            }
+        }
         let (_keep, config) = folder("[profiles.acme]\nlocked=['all']", "", 0o600);
         assert!(config.profile("acme", true).is_err());
     }

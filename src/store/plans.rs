@@ -50,6 +50,9 @@ pub struct Plan {
     pub principal: String,
     /// Enabled packs and further patterns, sorted.
     pub packs: Vec<String>,
+    /// Folder of the ledger that says whether the plan was used, when it is
+    /// not the state folder's: in another ledger it would count as unused.
+    pub ledger: Option<String>,
     /// What will be sent.
     pub steps: Vec<Step>,
     /// What a person should know before consenting.
@@ -173,6 +176,8 @@ pub struct Binding {
     pub principal: String,
     /// Enabled packs and further patterns, sorted.
     pub packs: Vec<String>,
+    /// Folder of the ledger, when it is not the state folder's.
+    pub ledger: Option<String>,
 }
 
 /// The folder of plans.
@@ -212,6 +217,7 @@ impl Plans {
             portal: binding.portal.clone(),
             principal: binding.principal.clone(),
             packs: binding.packs.clone(),
+            ledger: binding.ledger.clone(),
             preview,
             steps,
             precondition: None,
@@ -219,7 +225,7 @@ impl Plans {
             digest: String::new(),
             seal: String::new(),
         };
-        plan.digest = digest(&plan);
+        plan.digest = digest(&serde_json::to_value(&plan).unwrap_or_default());
         plan.seal = self.seal(&plan.digest);
         let text = serde_json::to_string_pretty(&plan).unwrap_or_default();
         locked::create_durable(&self.path(&id), text.as_bytes(), &temporary_name(random))?;
@@ -229,13 +235,13 @@ impl Plans {
     /// Reads a plan once and checks that it is the one that was saved.
     pub fn load(&self, text: &str) -> Result<(PlanId, Plan), PlanError> {
         let id = PlanId::parse(text).ok_or_else(|| PlanError::NotAnId(crate::method::shown(text)))?;
-        if self.cancelled_path(&id).exists() {
+        if self.is_cancelled(&id)? {
             return Err(PlanError::Cancelled(id));
         }
         let bytes = locked::read_if_exists(&self.path(&id))?.ok_or_else(|| PlanError::NotFound(id.clone()))?;
         let changed = |problem| PlanError::Changed { plan: id.clone(), problem };
         let text = std::str::from_utf8(&bytes).map_err(|_| changed("it is not UTF-8"))?;
-        json::parse_strict(text).map_err(|_| changed("it is not JSON"))?;
+        let value = json::parse_strict(text).map_err(|_| changed("it is not JSON"))?;
         let plan: Plan = serde_json::from_str(text).map_err(|_| changed("its fields are not those of a plan"))?;
         if plan.schema != SCHEMA || plan.b24.split('.').take(2).ne(env!("CARGO_PKG_VERSION").split('.').take(2)) {
             return Err(changed("it was made by another version of b24"));
@@ -243,7 +249,8 @@ impl Plans {
         if plan.plan_id != id.as_str() {
             return Err(changed("it bears another id"));
         }
-        if digest(&plan) != plan.digest {
+        // Of what stands in the file, not of what was understood of it.
+        if digest(&value) != plan.digest {
             return Err(changed("its digest does not fit"));
         }
         let seal = hex::decode(&plan.seal).map_err(|_| changed("its seal does not fit"))?;
@@ -258,7 +265,7 @@ impl Plans {
         for id in self.ids()? {
             let Some(bytes) = locked::read_if_exists(&self.path(&id))? else { continue };
             if let Ok(plan) = serde_json::from_slice::<Plan>(&bytes) {
-                plans.push((plan, self.cancelled_path(&id).exists()));
+                plans.push((plan, self.is_cancelled(&id)?));
             }
         }
         plans.reverse();
@@ -308,6 +315,11 @@ impl Plans {
         self.folder.join(format!("{id}.cancelled"))
     }
 
+    /// A mark that cannot be looked at is an error, not a mark that is missing.
+    fn is_cancelled(&self, id: &PlanId) -> Result<bool, StoreError> {
+        Ok(locked::read_if_exists(&self.cancelled_path(id))?.is_some())
+    }
+
     fn mac(&self, digest: &str) -> Hmac<Sha256> {
         let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
         mac.update(b"b24-plan-v1\0");
@@ -341,6 +353,10 @@ impl Plan {
         if self.packs != binding.packs {
             return Err(foreign("packs", &self.packs.join(","), &binding.packs.join(",")));
         }
+        if self.ledger != binding.ledger {
+            let place = |ledger: &Option<String>| ledger.clone().unwrap_or_else(|| "of the state folder".to_owned());
+            return Err(foreign("ledger", &place(&self.ledger), &place(&binding.ledger)));
+        }
         let expired = || PlanError::Expired { plan: id.clone(), expires: self.expires.clone() };
         let created = parse_time(&self.created).ok_or_else(expired)?;
         if created > now + CLOCK_TOLERANCE {
@@ -358,8 +374,8 @@ fn parse_time(text: &str) -> Option<DateTime<Utc>> {
 }
 
 /// Returns the digest of all fields but digest and seal.
-fn digest(plan: &Plan) -> String {
-    let mut value = serde_json::to_value(plan).unwrap_or_default();
+fn digest(plan: &Value) -> String {
+    let mut value = plan.clone();
     if let Some(fields) = value.as_object_mut() {
         fields.shift_remove("digest");
         fields.shift_remove("seal");
@@ -393,6 +409,7 @@ mod tests {
             portal: "a.example".to_owned(),
             principal: "webhook:1".to_owned(),
             packs: vec!["core".to_owned()],
+            ledger: None,
         }
     }
 
@@ -433,7 +450,7 @@ mod tests {
         // An attacker who recomputes the digest still lacks the key.
         let mut forged: Plan = serde_json::from_str(&text).unwrap();
         forged.steps[0].method = "crm.lead.delete".to_owned();
-        forged.digest = digest(&forged);
+        forged.digest = digest(&serde_json::to_value(&forged).unwrap());
         std::fs::write(&path, serde_json::to_string(&forged).unwrap()).unwrap();
         assert!(matches!(plans.load(&plan.plan_id), Err(PlanError::Changed { .. })));
     }
@@ -451,6 +468,7 @@ mod tests {
             |b: &mut Binding| b.profile.push('x'),
             |b: &mut Binding| b.principal.push('x'),
             |b: &mut Binding| b.packs.push("sites".to_owned()),
+            |b: &mut Binding| b.ledger = Some("/elsewhere".to_owned()),
         ] {
             let mut other = binding();
             change(&mut other);

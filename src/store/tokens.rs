@@ -4,7 +4,7 @@
 //! first one; its successors live here, in `tokens/<name>.json`, where the name
 //! comes from the OAuth server, the application and the first token. The file
 //! keeps the hashes of all earlier refresh tokens of its line, so that a
-//! process that was started with any of them finds the newest pair. A pair that
+//! process that was started with any token of the line finds the newest pair. A pair that
 //! is unknown here starts a line of its own.
 //!
 //! The lock file is never deleted. While it is held, a refresh may be under
@@ -101,20 +101,24 @@ impl TokenLine {
 
     fn find_descendant(&self, seed: &str) -> Option<String> {
         let entries = std::fs::read_dir(&self.folder).ok()?;
-        for entry in entries.filter_map(Result::ok) {
-            let name = entry.file_name();
-            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
-            let other = TokenLine { name: name.to_owned(), ..self.clone() };
-            let Ok(Some(row)) = other.row() else { continue };
-            if row.oauth == self.oauth && row.client_id == self.client_id && row.ancestors.iter().any(|hash| hash == seed) {
-                return Some(name.to_owned());
-            }
-        }
-        None
+        let mut names = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".json").map(str::to_owned));
+        names.find(|name| {
+            let other = TokenLine { name: name.clone(), ..self.clone() };
+            let row = other.row().ok().flatten();
+            row.is_some_and(|row| row.oauth == self.oauth && row.client_id == self.client_id && row.has(seed))
+        })
     }
 }
 
 impl Row {
+    /// Returns whether a refresh token is one of this line, the newest
+    /// included: who starts with it must not start a second line, because two
+    /// lines would spend one token twice.
+    fn has(&self, seed: &str) -> bool {
+        let is_newest = self.refresh_token.as_ref().is_some_and(|token| hash(&Secret::new(token.clone())) == seed);
+        is_newest || self.ancestors.iter().any(|hash| hash == seed)
+    }
+
     fn into_pair(self) -> Pair {
         Pair {
             access: Secret::new(self.access_token),
@@ -180,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn any_earlier_token_finds_the_newest_pair() {
+    fn any_token_of_a_line_finds_the_newest_pair() {
         let folder = tempfile::tempdir().unwrap();
         let open = |first| TokenLine::open(folder.path().join("tokens"), "https://o.example", "app", first).unwrap();
         let line = open(pair("a1", "r1"));
@@ -189,9 +193,10 @@ mod tests {
             let lock = line.lock(Duration::from_secs(5)).unwrap();
             lock.store(&pair(&format!("a{generation}"), &format!("r{generation}")), &SystemRandom).unwrap();
         }
-        for seed in ["1", "2"] {
+        for seed in ["1", "2", "3"] {
             let found = open(pair(&format!("a{seed}"), &format!("r{seed}")));
             assert_eq!(found.current().unwrap().access.expose(), "a3", "{seed}");
+            assert_eq!(found.path(), line.path(), "{seed}");
         }
         assert_eq!(open(pair("x", "other")).current().unwrap().access.expose(), "x");
     }

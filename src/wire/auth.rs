@@ -11,7 +11,7 @@ use crate::catalog::Api;
 use crate::credential::{Credential, OAuth};
 use crate::error::{Code, Coded};
 use crate::host::Random;
-use crate::ids::{Portal, Principal};
+use crate::ids::{self, Portal, Principal};
 use crate::secret::{Redactor, Secret};
 use crate::store::locked::StoreError;
 use crate::store::tokens::{Pair, TokenLine};
@@ -242,10 +242,15 @@ fn request_tokens(oauth: &OAuth, client: &str, secret: &Secret, token: &Secret, 
         Failed::NotSent(why) => AuthError::Offline(why),
         Failed::Maybe(why) => AuthError::Unknown(why),
     })?;
-    read_tokens(answer.status, &answer.body)
+    let mut redactor = Redactor::default();
+    redactor.learn(secret);
+    redactor.learn(token);
+    read_tokens(answer.status, &answer.body, &redactor)
 }
 
-fn read_tokens(status: u16, body: &[u8]) -> Result<Pair, AuthError> {
+/// Reads the new pair. An error word that echoes a secret is masked before it
+/// is shortened; the pair itself may well be the old one again.
+fn read_tokens(status: u16, body: &[u8], redactor: &Redactor) -> Result<Pair, AuthError> {
     let lost = || AuthError::Unknown(format!("HTTP status {status}"));
     let value: Value = serde_json::from_slice(body).map_err(|_| lost())?;
     let text = |name: &str| match &value[name] {
@@ -256,13 +261,14 @@ fn read_tokens(status: u16, body: &[u8]) -> Result<Pair, AuthError> {
     if let Some(error) = text("error") {
         return Err(match error.to_ascii_lowercase().as_str() {
             "invalid_grant" | "bad_verification_code" => AuthError::LoginNeeded(error),
-            _ if status >= 500 => AuthError::Unknown(format!("{error} with HTTP status {status}")),
-            _ => AuthError::Refused(crate::method::shown(&error)),
+            _ if status >= 500 => AuthError::Unknown(format!("{} with HTTP status {status}", redactor.redact_text(&error))),
+            _ => AuthError::Refused(crate::method::shown(&redactor.redact_text(&error))),
         });
     }
     match (text("access_token"), text("refresh_token")) {
         (Some(access), Some(refresh)) if status < 300 => {
-            Ok(Pair { access: Secret::new(access), refresh: Some(Secret::new(refresh)), user: text("user_id"), member: text("member_id") })
+            let user = text("user_id").as_deref().and_then(ids::user_id);
+            Ok(Pair { access: Secret::new(access), refresh: Some(Secret::new(refresh)), user, member: text("member_id") })
         }
         _ => Err(lost()),
     }
@@ -283,12 +289,24 @@ mod tests {
 
     #[test]
     fn only_a_definite_refusal_ends_a_login() {
-        assert!(matches!(read_tokens(400, br#"{"error":"invalid_grant"}"#), Err(AuthError::LoginNeeded(_))));
-        assert!(matches!(read_tokens(200, br#"{"error":"wrong_client"}"#), Err(AuthError::Refused(_))));
-        assert!(matches!(read_tokens(500, br#"{"error":"X"}"#), Err(AuthError::Unknown(_))));
-        assert!(matches!(read_tokens(502, b"<html>"), Err(AuthError::Unknown(_))));
-        assert!(matches!(read_tokens(200, b"{}"), Err(AuthError::Unknown(_))));
-        let pair = read_tokens(200, br#"{"access_token":"a","refresh_token":"b","user_id":67}"#).unwrap();
+        assert!(matches!(read_tokens(400, br#"{"error":"invalid_grant"}"#, &Redactor::default()), Err(AuthError::LoginNeeded(_))));
+        assert!(matches!(read_tokens(200, br#"{"error":"wrong_client"}"#, &Redactor::default()), Err(AuthError::Refused(_))));
+        assert!(matches!(read_tokens(500, br#"{"error":"X"}"#, &Redactor::default()), Err(AuthError::Unknown(_))));
+        assert!(matches!(read_tokens(502, b"<html>", &Redactor::default()), Err(AuthError::Unknown(_))));
+        assert!(matches!(read_tokens(200, b"{}", &Redactor::default()), Err(AuthError::Unknown(_))));
+        let pair = read_tokens(200, br#"{"access_token":"a","refresh_token":"b","user_id":67}"#, &Redactor::default()).unwrap();
         assert_eq!(pair.user.as_deref(), Some("67"));
+    }
+
+    #[test]
+    fn a_server_that_echoes_the_secret_does_not_get_it_printed() {
+        let mut redactor = Redactor::default();
+        redactor.learn(&Secret::new("canary7f3e9b21c4".to_owned()));
+        // The echo begins where the message is cut.
+        let body = format!(r#"{{"error":"{}canary7f3e9b21c4"}}"#, "x".repeat(50));
+        for status in [400, 500] {
+            let error = read_tokens(status, body.as_bytes(), &redactor).unwrap_err().to_string();
+            assert!(!error.contains("canary"), "{error}");
+        }
     }
 }

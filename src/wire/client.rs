@@ -4,14 +4,17 @@
 //! never leaves this file. Redirects are never followed and never repeated by
 //! the library; a write always gets a fresh connection; no `Referer` carries
 //! an address on.
+//!
+//! The client runs on the calling thread: one call needs no second thread, and
+//! the time limit covers the whole attempt, not each part of an answer anew.
 
 use super::answer::Answer;
 use crate::ids::Portal;
-use reqwest::blocking::{Client, ClientBuilder};
-use std::io::Read;
+use reqwest::{Client, ClientBuilder, Response};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::{self, Runtime};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +25,20 @@ pub(super) enum Failed {
     Maybe(String),
 }
 
+/// A client of one server.
+pub(super) struct Http {
+    client: Client,
+    runtime: Runtime,
+}
+
 /// Builds a client for one server.
-pub(super) fn build(server: &Portal, timeout: Duration, ca_file: Option<&Path>) -> Result<Client, String> {
+pub(super) fn build(server: &Portal, timeout: Duration, ca_file: Option<&Path>) -> Result<Http, String> {
     let builder = Client::builder()
         .user_agent(concat!("b24/", env!("CARGO_PKG_VERSION")))
         .timeout(timeout)
-        .connect_timeout(timeout.min(Duration::from_secs(10)))
+        // Below the whole limit, or a write that found no connection could
+        // run out of time there and would count as sent.
+        .connect_timeout(timeout.mul_f64(0.8).min(Duration::from_secs(10)))
         .tcp_user_timeout(Duration::from_secs(20))
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
@@ -35,7 +46,8 @@ pub(super) fn build(server: &Portal, timeout: Duration, ca_file: Option<&Path>) 
         .http1_only()
         .pool_max_idle_per_host(0);
     let builder = if server.is_loopback() { without_tls(builder)? } else { with_tls(builder, ca_file)? };
-    builder.build().map_err(describe)
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    Ok(Http { client: builder.build().map_err(describe)?, runtime })
 }
 
 /// Loopback needs neither a proxy nor certificate authorities, whose loading
@@ -62,30 +74,36 @@ fn with_tls(builder: ClientBuilder, ca_file: Option<&Path>) -> Result<ClientBuil
 }
 
 /// Sends one POST and reads the whole answer.
-pub(super) fn post(client: &Client, url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, Failed> {
-    let mut request = client.post(url).header("Accept", "application/json").body(body);
+pub(super) fn post(http: &Http, url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, Failed> {
+    let mut request = http.client.post(url).header("Accept", "application/json").body(body);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let mut response = request.send().map_err(|error| {
-        let not_sent = error.is_connect() || error.is_builder();
-        let why = describe(error);
-        if not_sent { Failed::NotSent(why) } else { Failed::Maybe(why) }
-    })?;
+    http.runtime.block_on(async {
+        let response = request.send().await.map_err(|error| {
+            let not_sent = error.is_connect() || error.is_builder();
+            let why = describe(error);
+            if not_sent { Failed::NotSent(why) } else { Failed::Maybe(why) }
+        })?;
+        read(response).await.map_err(|error| Failed::Maybe(format!("the answer was cut short: {}", describe(error))))
+    })
+}
+
+async fn read(mut response: Response) -> Result<Answer, reqwest::Error> {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let status = response.status().as_u16();
     let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
     let location =
         header("location").map(|text| url::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default());
     let replayed_by_portal = header("idempotent-replayed").is_some_and(|text| text.eq_ignore_ascii_case("true"));
-    let mut content = Vec::new();
+    let mut body = Vec::new();
     let expected = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
     // The announced length is a hint: a false one must not cost memory.
-    content.reserve_exact(expected.min(256 * 1024 * 1024));
-    match response.read_to_end(&mut content) {
-        Ok(_) => Ok(Answer { status, body: content, retry_after, location, replayed_by_portal }),
-        Err(error) => Err(Failed::Maybe(format!("the answer was cut short: {}", error.kind()))),
+    body.reserve_exact(expected.min(256 * 1024 * 1024));
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
     }
+    Ok(Answer { status, body, retry_after, location, replayed_by_portal })
 }
 
 /// Returns what went wrong without the address.
@@ -109,5 +127,44 @@ fn describe(error: reqwest::Error) -> String {
     match deepest {
         Some(cause) => format!("{kind} ({cause})"),
         None => kind.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Answers one request byte by byte, over two seconds or more.
+    fn trickle(listener: &TcpListener) -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        let mut request = Vec::new();
+        while !request.ends_with(b"{}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            request.extend(byte);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n")?;
+        stream.set_read_timeout(Some(Duration::from_millis(50)))?;
+        for _ in 0..40 {
+            // Nothing comes any more: the wait for it is the pause.
+            let _ = stream.read(&mut [0]);
+            stream.write_all(b" ")?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_answer_that_trickles_does_not_outlast_the_time_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Portal::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let trickling = std::thread::spawn(move || trickle(&listener));
+        let http = build(&server, Duration::from_millis(400), None).unwrap();
+        let failed = post(&http, &format!("{}/canary-1234", server.origin()), &[], b"{}".to_vec()).unwrap_err();
+        assert!(matches!(&failed, Failed::Maybe(why) if why.contains("no answer in time") && !why.contains("canary")), "{failed:?}");
+        drop(http);
+        // It ends with the connection, which the client has given up.
+        let _ = trickling.join().unwrap();
     }
 }

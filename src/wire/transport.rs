@@ -10,13 +10,14 @@ use crate::catalog::Api;
 use crate::gate::{Departure, Flight};
 use crate::ids::Portal;
 use crate::risk::Risk;
+use crate::secret::Redactor;
 use serde_json::{Map, Value};
 use std::path::Path;
 use std::time::Duration;
 
 /// Sends to one portal.
 pub struct Transport {
-    http: reqwest::blocking::Client,
+    http: client::Http,
 }
 
 /// What came of one attempt.
@@ -37,8 +38,9 @@ impl Transport {
         client::build(portal, timeout, ca_file).map(|http| Transport { http })
     }
 
-    /// Sends one request.
-    pub fn send(&self, departure: Departure, authorizer: &Authorizer) -> Sent {
+    /// Sends one request. A credential that the portal echoes comes no further
+    /// than here: what is read, shortened and kept afterwards is free of it.
+    pub fn send(&self, departure: Departure, authorizer: &Authorizer, redactor: &Redactor) -> Sent {
         let call = departure.call();
         let request_id = departure.request_id().to_owned();
         let idempotency = call.idempotency_header();
@@ -60,7 +62,11 @@ impl Transport {
         let answer = client::post(&self.http, authorized.url.expose(), &headers, body);
         crate::crash::point("transport.after_answer");
         match answer {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                if redactor.finds(&answer.body) {
+                    answer.body = redactor.redact(&answer.body).into_owned();
+                }
+                answer.location = answer.location.map(|host| redactor.redact_text(&host));
                 let verdict = verdict(&flight, &answer);
                 Sent { flight, answer: Some(answer), ended: Ended::Judged(verdict) }
             }

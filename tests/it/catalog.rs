@@ -6,9 +6,11 @@
 //! folder of the untrimmed facts, the trimmed ones are compared with them.
 //! `B24_UPDATE=1` writes what can be made anew.
 
+use b24::catalog::{Api, Details};
 use b24::method::Method;
 use b24::packs;
 use b24::risk::Risk;
+use b24::schema::{self, Strength};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -44,9 +46,46 @@ fn the_facts_are_current() {
     let mut rows: Vec<Value> = text.lines().map(|line| trimmed(&serde_json::from_str(line).unwrap())).collect();
     // A carrier of calls, not a method: `call` takes it apart.
     rows.retain(|row| row["method"] != "batch");
+    let examples = examples(&shared);
+    for row in &mut rows {
+        let is_its_own = |example: &Value| example["method"] == row["method"] && (example["v3"] == true) == (row["api"] == "v3");
+        let own: Vec<&Value> = examples.iter().filter(|example| is_its_own(example)).collect();
+        for example in own {
+            make_room(row, &example["params"]);
+        }
+    }
     rows.sort_by_key(key);
     let lines: Vec<String> = rows.iter().map(|row| format!("{row}\n")).collect();
     assert_current("facts.jsonl", &lines.concat());
+}
+
+fn examples(shared: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(Path::new(shared).join("bitrix24/examples.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Where an official example contradicts the documented types or names, the
+/// example is right: it is what users copy.
+fn make_room(row: &mut Value, example: &Value) {
+    let method = Method::parse(row["method"].as_str().unwrap()).unwrap();
+    let mut complete = row.clone();
+    complete["purpose"] = json!("");
+    complete["reason"] = json!("");
+    let details: Details = serde_json::from_value(complete).unwrap();
+    for problem in schema::check(&method, &details, example) {
+        if problem.strength == Strength::Warning {
+            continue;
+        }
+        match problem.path.split_once('[') {
+            Some((parent, member)) => {
+                row["fields"][parent].as_array_mut().unwrap().push(json!([member.trim_end_matches(']'), "any", false]));
+            }
+            None => {
+                let params = row["params"].as_array_mut().unwrap();
+                params.iter_mut().find(|param| param[0] == problem.path.as_str()).unwrap()[1] = json!("any");
+            }
+        }
+    }
 }
 
 fn trimmed(fact: &Value) -> Value {
@@ -77,6 +116,15 @@ fn trimmed(fact: &Value) -> Value {
     let fields: Map<String, Value> = fact["fields"].as_object().unwrap().iter().map(|(name, rows)| (name.clone(), list(rows))).collect();
     if !fields.is_empty() {
         row.insert("fields".to_owned(), Value::Object(fields));
+    }
+    for (name, source) in [
+        ("extra", "example_params_not_in_table"),
+        ("any_case", "example_param_case_differs"),
+        ("optional", "required_missing_in_some_example"),
+    ] {
+        if fact[source].is_array() {
+            row.insert(name.to_owned(), fact[source].clone());
+        }
     }
     Value::Object(row)
 }
@@ -160,6 +208,106 @@ fn every_method_has_a_class_a_purpose_and_a_pack() {
         let method = Method::parse(entry.name).unwrap();
         assert!(!packs::that_admit(&method).is_empty(), "{} is in no pack", entry.name);
     }
+}
+
+/// No official example is refused. The examples are not part of the repository.
+#[test]
+fn official_examples_fit_their_schema() {
+    let Ok(shared) = std::env::var("B24_SHARED_DIR") else {
+        println!("skipped: B24_SHARED_DIR is not set");
+        return;
+    };
+    let (mut checked, mut refused) = (0, Vec::new());
+    for example in examples(&shared) {
+        let method = Method::parse(example["method"].as_str().unwrap()).unwrap();
+        let api = if example["v3"] == true { Api::V3 } else { Api::V2 };
+        let Some(entry) = b24::catalog::find(&method, api) else { continue };
+        checked += 1;
+        for problem in schema::check(&method, &entry.details().unwrap(), &example["params"]) {
+            if problem.strength == Strength::Error {
+                refused.push(format!("{method}: {} {} ({})", problem.path, problem.problem, problem.expected));
+            }
+        }
+    }
+    println!("{checked} official examples checked, {} refused", refused.len());
+    assert!(refused.is_empty(), "{} refused:\n{}", refused.len(), refused.join("\n"));
+}
+
+/// A way of getting a request wrong.
+type Mutation = fn(&str, &mut Map<String, Value>) -> bool;
+
+const MUTATIONS: &[(&str, Mutation)] =
+    &[("typo in a key", swap_letters), ("wrong case of a key", turn_case), ("wrong type", change_type), ("missing id", drop_id)];
+
+fn rename(params: &mut Map<String, Value>, old: &str, new: &str) -> bool {
+    if new == old || params.contains_key(new) {
+        return false;
+    }
+    *params = std::mem::take(params).into_iter().map(|(key, value)| (if key == old { new.to_owned() } else { key }, value)).collect();
+    true
+}
+
+fn swap_letters(key: &str, params: &mut Map<String, Value>) -> bool {
+    let mut letters: Vec<char> = key.chars().collect();
+    if letters.len() < 4 {
+        return false;
+    }
+    let middle = letters.len() / 2;
+    letters.swap(middle - 1, middle);
+    rename(params, key, &letters.into_iter().collect::<String>())
+}
+
+fn turn_case(key: &str, params: &mut Map<String, Value>) -> bool {
+    let turned = if key.chars().any(char::is_lowercase) { key.to_uppercase() } else { key.to_lowercase() };
+    rename(params, key, &turned)
+}
+
+fn change_type(key: &str, params: &mut Map<String, Value>) -> bool {
+    let wrong = match &params[key] {
+        Value::Number(_) => json!({"a": [1]}),
+        Value::Object(_) | Value::Array(_) => json!(17),
+        Value::String(_) | Value::Bool(_) | Value::Null => json!([{"a": 1}]),
+    };
+    params.insert(key.to_owned(), wrong);
+    true
+}
+
+fn drop_id(key: &str, params: &mut Map<String, Value>) -> bool {
+    key.eq_ignore_ascii_case("id") && params.shift_remove(key).is_some()
+}
+
+/// How many wrong requests are caught before they are sent: each documented
+/// parameter of each official example, made wrong in each way.
+#[test]
+fn wrong_requests_are_caught() {
+    let Ok(shared) = std::env::var("B24_SHARED_DIR") else {
+        println!("skipped: B24_SHARED_DIR is not set");
+        return;
+    };
+    let examples = examples(&shared);
+    let (mut all_tried, mut all_caught) = (0_u32, 0_u32);
+    for (mutation, mutate) in MUTATIONS {
+        let (mut tried, mut caught) = (0_u32, 0_u32);
+        for example in &examples {
+            let method = Method::parse(example["method"].as_str().unwrap()).unwrap();
+            let api = if example["v3"] == true { Api::V3 } else { Api::V2 };
+            let (Some(entry), Some(params)) = (b24::catalog::find(&method, api), example["params"].as_object()) else { continue };
+            let details = entry.details().unwrap();
+            for (name, ..) in details.params.iter().filter(|(name, ..)| params.contains_key(name)) {
+                let mut wrong = params.clone();
+                if mutate(name, &mut wrong) {
+                    tried += 1;
+                    let problems = schema::check(&method, &details, &Value::Object(wrong));
+                    caught += u32::from(problems.iter().any(|problem| problem.strength == Strength::Error));
+                }
+            }
+        }
+        println!("{mutation}: {caught} of {tried} caught");
+        all_tried += tried;
+        all_caught += caught;
+    }
+    println!("all: {all_caught} of {all_tried} caught ({:.1} %)", 100.0 * f64::from(all_caught) / f64::from(all_tried));
+    assert!(all_tried >= 300 && all_caught * 10 >= all_tried * 9);
 }
 
 /// Words that change something in every method that has them; a method under

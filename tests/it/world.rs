@@ -38,6 +38,13 @@ impl World {
         World { home, emulator, data }
     }
 
+    /// A portal whose first access token is over; its successors last.
+    pub(crate) fn with_expired_token() -> World {
+        let mut world = World::with(Limits { token_ttl_s: 0, ..Limits::none() });
+        world.emulator = start(&world.data, Limits::none());
+        world
+    }
+
     /// The state folder of the user.
     pub(crate) fn state(&self) -> PathBuf {
         self.home.path().join("state")
@@ -80,6 +87,13 @@ impl World {
             .env("B24_REFRESH_TOKEN", access.refresh_token.expose());
     }
 
+    /// The binary with a clean environment and the tokens of the application.
+    pub(crate) fn oauth_command(&self, args: &[&str]) -> Command {
+        let mut command = self.command(args);
+        self.with_oauth(&mut command);
+        command
+    }
+
     /// Runs the binary.
     pub(crate) fn run(&self, args: &[&str]) -> Outcome {
         Outcome::of(&mut self.command(args))
@@ -118,6 +132,17 @@ impl World {
     }
 }
 
+impl World {
+    /// The letters of the lines of every ledger record, one text a record.
+    pub(crate) fn ledger_lines(&self) -> Vec<String> {
+        let portals = std::fs::read_dir(self.state().join("portals")).unwrap().map(|entry| entry.unwrap().path().join("ledger"));
+        let shards = portals.filter_map(|ledger| std::fs::read_dir(ledger).ok()).flatten();
+        let records = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
+        let letter = |line: &str| serde_json::from_str::<Value>(&line[9..]).unwrap()["t"].as_str().unwrap().to_owned();
+        records.map(|record| std::fs::read_to_string(record.unwrap().path()).unwrap().lines().map(letter).collect()).collect()
+    }
+}
+
 impl Outcome {
     /// Runs a command to its end.
     pub(crate) fn of(command: &mut Command) -> Outcome {
@@ -142,6 +167,17 @@ impl Outcome {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Checks that a trick was refused: the exit status, an error object that
+    /// says so, nothing on standard output, and no request at the portal.
+    pub(crate) fn refused(&self, world: &World, trick: &str, status: i32) -> Result<(), String> {
+        let error: Value = serde_json::from_str(self.stderr.lines().last().unwrap_or_default()).unwrap_or_default();
+        let requests = world.requests();
+        let is_refused = self.status == status && error["outcome"] == "not_sent" && self.stdout.is_empty() && requests.is_empty();
+        is_refused
+            .then_some(())
+            .ok_or_else(|| format!("{trick}: {} instead of {status}\n{}{}{requests:?}", self.status, self.stdout, self.stderr))
     }
 
     /// Asserts the exit status and returns the body that was printed.

@@ -1,12 +1,16 @@
 //! Looking at the ledger and deciding what a machine must not decide.
 
 use super::record::{Line, Record, ResolutionLine, Verdict};
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, age_of};
 use crate::error::{Code, Coded};
 use crate::host;
 use crate::store::locked::{Existing, Locked, Mode, StoreError, read_if_exists};
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
+
+/// Longest life of a plan that settings allow.
+const LONGEST_PLAN: Duration = Duration::from_secs(86_400);
 
 /// Why a record cannot be administered.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,9 @@ pub enum AdminError {
     /// The record has no outcome yet.
     #[error("the record has an unknown outcome and cannot be forgotten")]
     Open,
+    /// It is what tells that a plan was used.
+    #[error("the record says that plan {0} was used, and is kept as long as the plan could be executed")]
+    OfPlan(String),
     /// Its owner is alive.
     #[error("another process is sending this write now")]
     Held,
@@ -40,6 +47,7 @@ impl Coded for AdminError {
             AdminError::NotFound(_) => Code::NotFound,
             AdminError::Ambiguous(_) => Code::Usage,
             AdminError::NotOpen(_) | AdminError::Open | AdminError::Held => Code::InProgress,
+            AdminError::OfPlan(_) => Code::PlanUsed,
             AdminError::Ledger(error) => error.code(),
             AdminError::Store(error) => error.code(),
         }
@@ -51,6 +59,7 @@ impl Coded for AdminError {
             AdminError::Ambiguous(_) => "Give more digits of the record".to_owned(),
             AdminError::NotOpen(_) => "b24 ledger show prints its history".to_owned(),
             AdminError::Open => "b24 ledger resolve settles it".to_owned(),
+            AdminError::OfPlan(_) => "A plan lives for a day at most; forget the record then".to_owned(),
             AdminError::Held => "Wait until it has finished".to_owned(),
             AdminError::Ledger(error) => return error.hint(),
             AdminError::Store(error) => return error.hint(),
@@ -107,8 +116,19 @@ impl Ledger {
         if record.last().is_none_or(Line::is_open) {
             return Err(AdminError::Open);
         }
+        if let Some(plan) = self.plan_used(&record) {
+            return Err(AdminError::OfPlan(plan));
+        }
         file.remove()?;
         Ok(name)
+    }
+
+    /// Returns the plan that a record keeps from being executed again, while
+    /// it could be.
+    fn plan_used(&self, record: &Record) -> Option<String> {
+        let is_used = !matches!(record.last(), Some(Line::C(_) | Line::N(_)));
+        let claim = record.claim().filter(|claim| is_used && age_of(&claim.at, self.clock.as_ref()) < LONGEST_PLAN)?;
+        claim.plan.clone()
     }
 
     fn own(&self, key: &str) -> Result<(String, Locked, Record), AdminError> {

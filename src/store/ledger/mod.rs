@@ -383,6 +383,12 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
         return Decision::Refuse(LedgerError::KeyReused { record: record_name, method: claim.method.clone() });
     }
     let is_auto = matches!(write.key, Key::Auto(_));
+    // A plan is used once: no option of a later run makes it new again.
+    let (skip, retry_failed) = match write.key {
+        Key::Plan(_) => (false, false),
+        Key::Given(_) | Key::Auto(_) => (reuse.skip, reuse.retry_failed),
+    };
+    let reuse = &Reuse { skip, retry_failed, ..reuse.clone() };
     match last {
         Line::C(_) | Line::N(_) => Decision::Continue,
         Line::D(_) => Decision::Orphan,
