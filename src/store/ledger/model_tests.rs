@@ -200,7 +200,11 @@ impl Pair {
     /// Returns what the ledger may say to a claim, and the record's state
     /// afterwards, where that changes.
     fn expected(&self, name: &str, is_auto: bool, write: usize, flag: Flag) -> (Vec<Said>, Option<State>) {
-        let reuse = flag.reuse();
+        let reuse = match flag {
+            // No option makes a used plan new.
+            Flag::Skip | Flag::RetryFailed if name == "plan" => Flag::None.reuse(),
+            flag => flag.reuse(),
+        };
         let after = match self.model.get(name) {
             None => State::Claimed,
             Some(known) if known.is_held => return (vec![Said::InProgress], None),
