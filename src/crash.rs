@@ -5,7 +5,7 @@
 //! process at the third passing of the point, as `kill -9` would,
 //! `B24_PANIC_POINT=name` makes b24 panic there with a text that quotes
 //! secrets, and `B24_FAULT_POINT=name:1=ENOSPC` makes the operation at the
-//! point fail.
+//! point fail. `B24_POINTS_TRACE=FILE` lists the passings of both kinds.
 
 /// Marks a point between two operations that a crash may fall into.
 #[inline]
@@ -41,9 +41,7 @@ mod enabled {
     }
 
     pub(super) fn point(name: &'static str) {
-        if std::env::var_os("B24_POINTS_TRACE").is_some_and(|path| trace(&path, name).is_err()) {
-            std::process::abort();
-        }
+        trace("point", name);
         let panics = std::env::var("B24_PANIC_POINT").as_deref() == Ok(name);
         assert!(!panics, "at {name} with {:?}", std::env::vars_os().collect::<Vec<_>>());
         let Ok(wanted) = std::env::var("B24_CRASH_POINT") else { return };
@@ -54,6 +52,7 @@ mod enabled {
     }
 
     pub(super) fn fault(name: &'static str) -> io::Result<()> {
+        trace("fault", name);
         let Ok(wanted) = std::env::var("B24_FAULT_POINT") else { return Ok(()) };
         let Some((place, errno)) = wanted.split_once('=') else { return Ok(()) };
         if !hit(place, name) {
@@ -73,9 +72,13 @@ mod enabled {
         wanted == name && count.parse() == Ok(passed(name))
     }
 
-    fn trace(path: &std::ffi::OsStr, name: &str) -> io::Result<()> {
+    /// Notes a passing, for tests that go through all of them.
+    fn trace(kind: &str, name: &str) {
         use std::io::Write;
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-        writeln!(file, "{name}")
+        let Some(path) = std::env::var_os("B24_POINTS_TRACE") else { return };
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        if file.and_then(|mut file| writeln!(file, "{kind} {name}")).is_err() {
+            std::process::abort();
+        }
     }
 }

@@ -507,7 +507,17 @@ impl ClearedCall {
 
     /// Gives the claims back unused, marked as not executed.
     pub fn withdraw(mut self, why: &str) -> Result<(), StoreError> {
-        self.claims.iter_mut().flatten().try_for_each(|claim| claim.withdraw(why))
+        self.mark_unexecuted(why)
+    }
+
+    /// One record that cannot be written must not keep the others from being
+    /// written.
+    fn mark_unexecuted(&mut self, why: &str) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for claim in self.claims.iter_mut().flatten() {
+            result = result.and(claim.withdraw(why));
+        }
+        result
     }
 }
 
@@ -551,9 +561,7 @@ impl Flight {
     /// Turns the flight back into a permission. For the transport alone, which
     /// calls it when the request surely was not executed, or only reads.
     pub(crate) fn land_unexecuted(mut self, why: &str) -> Result<ClearedCall, StoreError> {
-        for claim in self.0.claims.iter_mut().flatten() {
-            claim.withdraw(why)?;
-        }
+        self.0.mark_unexecuted(why)?;
         Ok(self.0)
     }
 
@@ -562,8 +570,7 @@ impl Flight {
         let mut result = Ok(());
         for (claim, settlement) in self.0.claims.into_iter().zip(settlements) {
             if let (Some(claim), Some(settlement)) = (claim, settlement) {
-                // One record that cannot be written must not keep the others
-                // from being written.
+                // As for `mark_unexecuted`: every record gets its line.
                 result = result.and(claim.settle(settlement));
             }
         }

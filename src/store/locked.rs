@@ -3,8 +3,8 @@
 //! A lock is a whole-file advisory lock (`flock`). It belongs to the open file
 //! and ends with the process, so a lock that is held proves a living owner: no
 //! process ids, no leases, no clock. Lock files are never deleted or renamed
-//! over while in use; after every lock the link count is checked, and a file
-//! that was unlinked meanwhile is opened anew.
+//! over while in use; after every lock it is checked that the path still
+//! leads to the file, and one that was deleted meanwhile is opened anew.
 
 use crate::crash;
 use crate::error::{Code, Coded};
@@ -121,6 +121,12 @@ impl Locked {
 
     /// Opens a file that is there and takes its lock if it is free.
     pub fn try_open_existing(path: &Path, mode: Mode) -> Result<Existing, StoreError> {
+        Locked::open_existing(path, mode, Duration::ZERO)
+    }
+
+    /// Opens a file that is there and waits for its lock. A file that is
+    /// removed meanwhile is not made again.
+    pub fn open_existing(path: &Path, mode: Mode, wait: Duration) -> Result<Existing, StoreError> {
         loop {
             let file = match open_file(path, false) {
                 Ok(file) => file,
@@ -130,7 +136,10 @@ impl Locked {
                 Err(error) => return Err(error),
             };
             if !try_lock(&file, mode, path)? {
-                return Ok(Existing::Held);
+                match wait_for_lock(&file, mode, path, wait) {
+                    Err(StoreError::Busy(_)) => return Ok(Existing::Held),
+                    waited => waited?,
+                }
             }
             if is_linked(&file, path)? {
                 return Ok(Existing::Locked(Locked { file, path: path.to_owned() }));
@@ -150,6 +159,7 @@ impl Locked {
             file.write_all(content).map_err(StoreError::io("write", path))?;
             file.sync_all().map_err(StoreError::io("synchronise", path))?;
             crash::point("store.create.before_link");
+            crash::fault("store.link").map_err(StoreError::io("create", path))?;
             match std::fs::hard_link(&hidden, path) {
                 Ok(()) => Ok(Some(Locked { file, path: path.to_owned() })),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
@@ -179,6 +189,7 @@ impl Locked {
 
     /// Reads from a position to the end.
     pub fn read_from(&mut self, position: u64) -> Result<Vec<u8>, StoreError> {
+        crash::fault("store.read").map_err(StoreError::io("read", &self.path))?;
         let mut content = Vec::new();
         self.file
             .seek(SeekFrom::Start(position))
@@ -187,11 +198,15 @@ impl Locked {
         Ok(content)
     }
 
-    /// Appends in one write; durable only after [`Locked::sync_data`].
+    /// Appends in one write; durable only after [`Locked::sync_data`]. What a
+    /// full disk left of a failed append is cut off, so that a later one does
+    /// not stand behind half a line.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        crash::fault("store.append").map_err(StoreError::io("write", &self.path))?;
         let end = self.length()?;
-        self.file.write_all_at(bytes, end).map_err(StoreError::io("write", &self.path))
+        let written = crash::fault("store.append").and_then(|()| self.file.write_all_at(bytes, end));
+        written.map_err(StoreError::io("write", &self.path)).inspect_err(|_| {
+            let _ = self.file.set_len(end);
+        })
     }
 
     /// Writes at a position.
@@ -202,7 +217,7 @@ impl Locked {
 
     /// Cuts the file to a length.
     pub fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
-        self.file.set_len(length).map_err(StoreError::io("cut", &self.path))
+        crash::fault("store.cut").and_then(|()| self.file.set_len(length)).map_err(StoreError::io("cut", &self.path))
     }
 
     /// Waits until the content is on disk. A failure is final: the data must
@@ -214,7 +229,7 @@ impl Locked {
 
     /// Deletes the file; whoever waits for its lock opens a new one.
     pub fn remove(self) -> Result<(), StoreError> {
-        std::fs::remove_file(&self.path).map_err(StoreError::io("delete", &self.path))
+        crash::fault("store.remove").and_then(|()| std::fs::remove_file(&self.path)).map_err(StoreError::io("delete", &self.path))
     }
 
     /// Renames the file within its folder; the lock stays with it.
@@ -275,7 +290,7 @@ pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Reads a whole file without following a link in its last part; `None` when
 /// it is not there.
 pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path);
+    let opened = crash::fault("store.read_file").and_then(|()| OpenOptions::new().read(true).custom_flags(no_follow()).open(path));
     let mut file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -330,6 +345,9 @@ fn try_lock(file: &File, mode: Mode, path: &Path) -> Result<bool, StoreError> {
 /// deadline. The thread locks the same open file; if the deadline passes, both
 /// handles are dropped, and with the last one the lock.
 fn wait_for_lock(file: &File, mode: Mode, path: &Path, wait: Duration) -> Result<(), StoreError> {
+    if wait.is_zero() {
+        return Err(StoreError::Busy(path.to_owned()));
+    }
     let handle = file.try_clone().map_err(StoreError::io("lock", path))?;
     let (done, locked) = mpsc::channel();
     std::thread::spawn(move || {
@@ -345,8 +363,16 @@ fn wait_for_lock(file: &File, mode: Mode, path: &Path, wait: Duration) -> Result
     }
 }
 
+/// Returns whether the path still leads to the open file. The link count would
+/// not do: a process that was killed while it made the file leaves a second,
+/// hidden name.
 fn is_linked(file: &File, path: &Path) -> Result<bool, StoreError> {
-    Ok(file.metadata().map_err(StoreError::io("read", path))?.nlink() > 0)
+    let open = file.metadata().map_err(StoreError::io("read", path))?;
+    match std::fs::symlink_metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
 }
 
 #[cfg(test)]
@@ -379,6 +405,22 @@ mod tests {
         held.remove().unwrap();
         waiting.join().unwrap().unwrap().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_file_that_must_be_there_is_not_made_again_when_it_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let held = Locked::open(&path, Mode::Exclusive, Duration::ZERO).unwrap();
+        // The name that a process killed in `create_new` leaves behind.
+        std::fs::hard_link(&path, folder.path().join(".tmp-1-2")).unwrap();
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || Locked::open_existing(&path, Mode::Exclusive, Duration::from_secs(60))
+        });
+        held.remove().unwrap();
+        assert!(matches!(waiting.join().unwrap().unwrap(), Existing::Absent));
+        assert!(!path.exists());
     }
 
     #[test]

@@ -131,12 +131,15 @@ pub fn temporary_name(random: &dyn Random) -> String {
     format!(".tmp-{}-{}", std::process::id(), random_hex(random, 8))
 }
 
-/// Creates a folder and its parents, readable by the user alone.
+/// Creates a folder and its parents, readable by the user alone. The names of
+/// new folders are durable: a record is no safer than the folders above it.
 pub fn create_folder(path: &Path) -> Result<(), StoreError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io("create", path)(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io("create", path)(error)),
+        _ => {}
     }
+    missing.into_iter().try_for_each(locked::sync_parent)
 }
 
 fn user_folder() -> Option<PathBuf> {

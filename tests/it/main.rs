@@ -2,14 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests read their own switches and measure their own waits")]
+#![allow(clippy::print_stdout, reason = "a campaign says what it counted")]
 
 mod bypass; // tricks against the gate, by the call itself
 mod bypass_setup; // by profile, environment and files
 mod call; // what one call does, for its user
 mod canary; // looks for secrets where none may be
 mod catalog; // the embedded facts are current
+mod crashes; // kill -9 at every point and any moment
+mod disk; // full, broken and foreign disks
+mod faults; // every fault of the portal
 mod gate_property; // what holds for every method and spelling
+mod identity; // what makes two writes the same
+mod kept; // what must hold after everything
 mod oauth; // one refresh for everybody, and no pair lost
+mod once; // many processes, one write
 mod pace; // the rate that all processes share
 mod plan_tricks; // tricks with saved plans
 mod plans; // saved plans: what they say is sent, once

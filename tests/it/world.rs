@@ -104,6 +104,17 @@ impl World {
         self.emulator.add_fault(rule.parse().unwrap());
     }
 
+    /// Ends the portal's server; its data stays.
+    pub(crate) fn stop(&self) {
+        self.emulator.stop();
+    }
+
+    /// Serves the portal again, at the same address.
+    pub(crate) fn restart(&mut self) {
+        let port = self.emulator.address().port();
+        self.emulator = serve(&self.data, Limits::none(), port);
+    }
+
     /// What changed on the portal.
     pub(crate) fn changes(&self) -> Vec<Change> {
         changes(&self.data).unwrap()
@@ -191,7 +202,11 @@ impl Outcome {
 
 /// Starts an emulator on a data folder.
 pub(crate) fn start(data: &Path, limits: Limits) -> Emulator {
+    serve(data, limits, 0)
+}
+
+fn serve(data: &Path, limits: Limits, port: u16) -> Emulator {
     let options =
-        Options { data: data.to_owned(), port: 0, limits, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), announce: true };
+        Options { data: data.to_owned(), port, limits, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), announce: true };
     Emulator::start(options).unwrap()
 }

@@ -301,15 +301,11 @@ impl Ledger {
     /// Looks at a record that exists, first as a reader, then as its owner.
     fn take_over(&self, write: &Write, name: &str, path: &Path, reuse: &Reuse) -> Result<Taken, LedgerError> {
         for mode in [Mode::Shared, Mode::Exclusive] {
-            let mut file = match Locked::try_open_existing(path, mode)? {
+            let mut file = match Locked::open_existing(path, mode, reuse.wait)? {
                 Existing::Locked(file) => file,
                 // Gone between two looks (garbage collection): begin again.
-                Existing::Absent => return self.retry_create(write, path),
-                Existing::Held if reuse.wait.is_zero() => return Err(LedgerError::InProgress(name.to_owned())),
-                Existing::Held => Locked::open(path, mode, reuse.wait).map_err(|error| match error {
-                    StoreError::Busy(_) => LedgerError::InProgress(name.to_owned()),
-                    other => other.into(),
-                })?,
+                Existing::Absent => return self.retry_create(write, name, path),
+                Existing::Held => return Err(LedgerError::InProgress(name.to_owned())),
             };
             let record = Record::read(&mut file)?.ok_or_else(|| LedgerError::Corrupt(path.to_owned()))?;
             let generation = record.claim().map_or(1, |claim| claim.generation);
@@ -338,20 +334,15 @@ impl Ledger {
         Err(LedgerError::InProgress(name.to_owned()))
     }
 
-    fn retry_create(&self, write: &Write, path: &Path) -> Result<Taken, LedgerError> {
+    fn retry_create(&self, write: &Write, name: &str, path: &Path) -> Result<Taken, LedgerError> {
         match Locked::create_new(path, &Line::C(self.claim_line(write, 1)).to_bytes(), &self.temporary())? {
             Some(file) => Ok(Taken::Own(file, 1)),
-            None => Err(LedgerError::InProgress(path.display().to_string())),
+            None => Err(LedgerError::InProgress(name.to_owned())),
         }
     }
 
     fn create_folders(&self, path: &Path) -> Result<(), StoreError> {
-        let shard = path.parent().unwrap_or(&self.folder);
-        if !shard.is_dir() {
-            super::create_folder(shard)?;
-            locked::sync_parent(shard)?;
-        }
-        Ok(())
+        super::create_folder(path.parent().unwrap_or(&self.folder))
     }
 
     fn claim_line(&self, write: &Write, generation: u32) -> ClaimLine {
@@ -520,10 +511,10 @@ impl Claim {
         crash::point("ledger.before_settle");
         self.write(settlement)?;
         crash::point("ledger.after_settle");
-        match self.mark.take() {
-            Some(mark) if !is_open => mark.remove(),
-            _ => Ok(()),
+        if let Some(mark) = self.mark.take().filter(|_| !is_open) {
+            mark.remove();
         }
+        Ok(())
     }
 
     fn write(&mut self, settlement: Settlement) -> Result<(), StoreError> {
@@ -541,3 +532,6 @@ impl Claim {
         self.file.sync_data()
     }
 }
+
+#[cfg(test)]
+mod model_tests;
