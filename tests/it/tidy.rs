@@ -37,7 +37,7 @@ const LAYERS: &[&str] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("aho_corasick", &["secret.rs"]),
     ("base64", &["secret.rs"]),
-    ("chrono", &["host.rs", "store/", "settings.rs", "emulator/"]),
+    ("chrono", &["host.rs", "store/", "settings", "emulator/"]),
     ("clap", &["cli/"]),
     ("crc32c", &["store/"]),
     ("directories", &["store/mod.rs"]),

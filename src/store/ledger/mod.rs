@@ -23,19 +23,22 @@
 //! removal of any sync but that of `C` gives a duplicate.
 
 pub mod admin;
+mod claim;
 mod marks;
 pub mod record;
+mod refusal;
 mod retention;
 
+pub use claim::{Claim, Settlement};
+pub use refusal::LedgerError;
+
 use crate::crash;
-use crate::error::{Code, Coded};
+use crate::error::Code;
 use crate::host::{self, Clock, Random};
 use crate::json;
 use crate::risk::Risk;
-use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
-use marks::Mark;
-use record::{ClaimLine, DispatchLine, Line, Owner, ReasonLine, Record, RefusalLine, SuccessLine, Verdict};
-use serde_json::{Map, Value};
+use crate::store::locked::{Existing, Locked, Mode, StoreError};
+use record::{ClaimLine, Line, Owner, ReasonLine, Record, Verdict};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,107 +124,6 @@ pub struct Done {
     pub answer: Option<String>,
     /// SHA-256 of the answer.
     pub digest: Option<String>,
-}
-
-/// Why the ledger refuses a write.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// Another process is sending it.
-    #[error("another process is sending this write now")]
-    InProgress(String),
-    /// The key stands for another write.
-    #[error("the idempotency key was used for another write ({method})")]
-    KeyReused {
-        /// The record.
-        record: String,
-        /// The method of the other write.
-        method: String,
-    },
-    /// An attempt may have been executed.
-    #[error("an earlier attempt of this write has an unknown outcome")]
-    Unknown {
-        /// The record.
-        record: String,
-    },
-    /// The same write succeeded a moment ago.
-    #[error("the same write succeeded {seconds} s ago and was not sent again")]
-    LooksRepeated {
-        /// The record.
-        record: String,
-        /// How long ago.
-        seconds: u64,
-    },
-    /// An operator closed the key.
-    #[error("the key was closed as abandoned")]
-    Abandoned(String),
-    /// The portal refused it before.
-    #[error("the portal refused this write under this key before: {text}")]
-    RefusedBefore {
-        /// The record.
-        record: String,
-        /// What kind of refusal it was.
-        kind: Code,
-        /// The portal's code.
-        code: String,
-        /// The portal's text.
-        text: String,
-    },
-    /// The record is damaged.
-    #[error("the ledger record {} is damaged; its write is not sent", .0.display())]
-    Corrupt(PathBuf),
-    /// A file could not be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl Coded for LedgerError {
-    fn code(&self) -> Code {
-        match self {
-            LedgerError::InProgress(_) => Code::InProgress,
-            LedgerError::KeyReused { .. } => Code::KeyReused,
-            LedgerError::Unknown { .. } => Code::OutcomeUnknown,
-            LedgerError::LooksRepeated { .. } => Code::LooksRepeated,
-            LedgerError::Abandoned(_) => Code::Abandoned,
-            LedgerError::RefusedBefore { kind, .. } => *kind,
-            LedgerError::Corrupt(_) => Code::LedgerCorrupt,
-            LedgerError::Store(error) => error.code(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            LedgerError::InProgress(_) => "Wait for the other process, or use --wait".to_owned(),
-            LedgerError::KeyReused { .. } => "Use a new key for a new write".to_owned(),
-            LedgerError::Unknown { record } => format!(
-                "Look on the portal whether it happened; then a person runs b24 ledger resolve {} --as executed|not-executed|abandoned --reason TEXT",
-                &record[..16]
-            ),
-            LedgerError::LooksRepeated { .. } => "If the repetition is meant, say --again".to_owned(),
-            LedgerError::Abandoned(_) => "Use a new key if the write is wanted after all".to_owned(),
-            LedgerError::RefusedBefore { .. } => "Correct the call and use a new key, or say --retry-failed".to_owned(),
-            LedgerError::Corrupt(_) => {
-                "Look on the portal whether the write happened, then move the file away; nothing was sent".to_owned()
-            }
-            LedgerError::Store(error) => return error.hint(),
-        })
-    }
-
-    fn details(&self) -> Map<String, Value> {
-        let record = match self {
-            LedgerError::InProgress(record)
-            | LedgerError::Abandoned(record)
-            | LedgerError::KeyReused { record, .. }
-            | LedgerError::Unknown { record }
-            | LedgerError::LooksRepeated { record, .. }
-            | LedgerError::RefusedBefore { record, .. } => record,
-            LedgerError::Corrupt(_) | LedgerError::Store(_) => return Map::new(),
-        };
-        let mut details = Map::from_iter([("ledger".to_owned(), Value::from(record.as_str()))]);
-        if let LedgerError::RefusedBefore { code, .. } = self {
-            details.insert("code".to_owned(), Value::from(code.as_str()));
-        }
-        details
-    }
 }
 
 /// The ledger of one user of one portal.
@@ -431,106 +333,6 @@ fn decide_done(done: Done, write: &Write, reuse: &Reuse, clock: &dyn Clock) -> D
 /// Returns how old a time is; a time in the future is new.
 fn age_of(at: &str, clock: &dyn Clock) -> Duration {
     chrono::DateTime::parse_from_rfc3339(at).ok().and_then(|at| (clock.now() - at.to_utc()).to_std().ok()).unwrap_or(Duration::ZERO)
-}
-
-/// The right to send one write, held by the process that will settle it.
-#[derive(Debug)]
-#[must_use = "dispatch and settle it; dropping it leaves the record as it is"]
-pub struct Claim {
-    file: Locked,
-    name: String,
-    generation: u32,
-    mark: Option<Mark>,
-    clock: Arc<dyn Clock>,
-    dispatched: bool,
-}
-
-/// How a dispatched write ended.
-#[derive(Debug, Clone)]
-pub enum Settlement {
-    /// The portal did it.
-    Succeeded {
-        /// SHA-256 of its answer.
-        digest: String,
-        /// The answer itself, without secrets, if it is to be kept.
-        answer: Option<String>,
-    },
-    /// It surely was not executed.
-    NotExecuted(String),
-    /// The method refused it.
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// What kind of refusal it is.
-        kind: Code,
-        /// The portal's error code.
-        code: String,
-        /// The portal's text.
-        text: String,
-    },
-    /// Nobody knows.
-    Unknown(String),
-}
-
-impl Claim {
-    /// Returns the record's name.
-    #[must_use]
-    pub fn record(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the key that REST v3 deduplicates by: the same bytes for every
-    /// attempt of one generation.
-    #[must_use]
-    pub fn header(&self) -> String {
-        format!("b24-{}-g{}", self.name, self.generation)
-    }
-
-    /// Passes the barrier: after this returns, a byte may leave.
-    pub fn dispatch(&mut self, request_id: &str) -> Result<(), StoreError> {
-        let line = DispatchLine { at: host::timestamp(self.clock.now()), request_id: request_id.to_owned() };
-        self.file.append(&Line::D(line).to_bytes())?;
-        crash::point("ledger.after_append_dispatch");
-        self.file.sync_data()?;
-        if !self.dispatched {
-            locked::sync_parent(self.file.path())?;
-        }
-        self.dispatched = true;
-        crash::point("ledger.after_dispatch");
-        Ok(())
-    }
-
-    /// Says that the attempt surely was not executed; the claim goes on.
-    pub fn withdraw(&mut self, why: &str) -> Result<(), StoreError> {
-        self.write(Settlement::NotExecuted(why.to_owned()))
-    }
-
-    /// Writes the outcome and gives the record free.
-    pub fn settle(mut self, settlement: Settlement) -> Result<(), StoreError> {
-        let is_open = matches!(settlement, Settlement::Unknown(_));
-        crash::point("ledger.before_settle");
-        self.write(settlement)?;
-        crash::point("ledger.after_settle");
-        if let Some(mark) = self.mark.take().filter(|_| !is_open) {
-            mark.remove();
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, settlement: Settlement) -> Result<(), StoreError> {
-        let at = host::timestamp(self.clock.now());
-        let line = match settlement {
-            Settlement::Succeeded { digest, answer } => Line::S(SuccessLine { at, answer, digest }),
-            Settlement::NotExecuted(why) => Line::N(ReasonLine { at, why }),
-            Settlement::Refused { status, kind, code, text } => {
-                Line::F(RefusalLine { at, status, kind: kind.text().to_owned(), code, text })
-            }
-            Settlement::Unknown(why) => Line::U(ReasonLine { at, why }),
-        };
-        self.file.append(&line.to_bytes())?;
-        crash::point("ledger.after_append_outcome");
-        self.file.sync_data()
-    }
 }
 
 #[cfg(test)]
