@@ -159,7 +159,13 @@ impl Sources<'_> {
 
     fn in_environment(&self) -> Result<Option<Credential>, CredentialError> {
         if let Some(url) = self.secret("B24_WEBHOOK_URL", "B24_WEBHOOK_URL_FILE")? {
-            return parse_webhook_url(&url).map(Some);
+            let credential = parse_webhook_url(&url)?;
+            return match self.env.get("B24_DOMAIN") {
+                Some(domain) if Portal::parse(domain)? != *credential.portal() => {
+                    Err(CredentialError::Malformed { name: "B24_DOMAIN", problem: "names another portal than B24_WEBHOOK_URL" })
+                }
+                _ => Ok(Some(credential)),
+            };
         }
         let Some(domain) = self.env.get("B24_DOMAIN") else { return Ok(None) };
         let portal = Portal::parse(domain)?;
@@ -279,6 +285,13 @@ mod tests {
             let Ok(Credential::Webhook { portal, user, code }) = find(&[("B24_WEBHOOK_URL", url)], None) else { panic!("{url}") };
             assert_eq!((portal.host(), user.as_str(), code.expose()), ("acme.example", "7", "canary1234"));
         }
+    }
+
+    #[test]
+    fn two_portals_in_one_environment_are_refused() {
+        let url = ("B24_WEBHOOK_URL", "https://acme.example/rest/7/canary1234/");
+        assert!(find(&[url, ("B24_DOMAIN", "other.example")], None).is_err());
+        assert!(find(&[url, ("B24_DOMAIN", "ACME.example.")], None).is_ok());
     }
 
     #[test]

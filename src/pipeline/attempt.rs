@@ -7,6 +7,7 @@ use crate::error::{Code, Failure, Outcome};
 use crate::gate::{ClearedCall, NotDeparted};
 use crate::risk::Risk;
 use crate::store::limiter::Slot;
+use crate::store::locked::StoreError;
 use crate::wire::answer::{Answer, Obstacle, Reading, Verdict};
 use crate::wire::retry::{self, Ended, Next};
 use crate::wire::transport::Sent;
@@ -203,10 +204,18 @@ impl Trip<'_> {
     fn take_back(&mut self, session: &Session, sent: Sent) -> Result<ClearedCall, Failure> {
         let why = why(&sent.ended);
         let status = sent.answer.as_ref().map(|answer| answer.status);
-        let cleared = sent.flight.land_unexecuted(&why).map_err(|error| Failure::from(error).sent(Outcome::NotApplied))?;
+        // A call that the portal turned away was sent: exit 12 would deny that.
+        let unrecorded = |error: StoreError| match status {
+            None => Failure::from(error),
+            Some(_) => Failure::new(Code::Temporary, format!("the portal turned the call away, and {error}"))
+                .hint("Make room or fix the file, then try again")
+                .sent(Outcome::NotApplied),
+        };
+        let cleared = sent.flight.land_unexecuted(&why).map_err(unrecorded)?;
         if self.writes {
             let outcome = if status.is_some() { Outcome::NotApplied } else { Outcome::NotSent };
-            record::outcome(session, &self.name, &self.request_id, &End { outcome, status, error: Some(&why) })?;
+            let end = End { outcome, status, error: Some(&why) };
+            record::outcome(session, &self.name, &self.request_id, &end).map_err(unrecorded)?;
         }
         self.taken_back = Some(TakenBack { status, why });
         Ok(cleared)

@@ -290,12 +290,16 @@ pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Reads a whole file without following a link in its last part; `None` when
 /// it is not there.
 pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let opened = crash::fault("store.read_file").and_then(|()| OpenOptions::new().read(true).custom_flags(no_follow()).open(path));
+    let opened =
+        crash::fault("store.read_file").and_then(|()| OpenOptions::new().read(true).custom_flags(no_follow() | no_wait()).open(path));
     let mut file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StoreError::io("open", path)(error)),
     };
+    if !file.metadata().map_err(StoreError::io("read", path))?.is_file() {
+        return Err(StoreError::unusable(path, "is not a file"));
+    }
     let mut content = Vec::new();
     file.read_to_end(&mut content).map_err(StoreError::io("read", path))?;
     Ok(Some(content))
@@ -327,6 +331,11 @@ fn create_exclusive(path: &Path) -> Result<File, StoreError> {
 
 fn no_follow() -> i32 {
     (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC).bits().cast_signed()
+}
+
+/// Without it, a pipe in the place of a file would be waited for.
+fn no_wait() -> i32 {
+    rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
 }
 
 fn try_lock(file: &File, mode: Mode, path: &Path) -> Result<bool, StoreError> {
@@ -434,6 +443,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(Locked::open(&link, Mode::Exclusive, Duration::ZERO).is_err());
         assert!(read_if_exists(&link).is_err());
+        assert!(read_if_exists(folder.path()).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

@@ -80,7 +80,9 @@ impl Coded for LedgerError {
             ),
             LedgerError::LooksRepeated { .. } => "If the repetition is meant, say --again".to_owned(),
             LedgerError::Abandoned(_) => "Use a new key if the write is wanted after all".to_owned(),
-            LedgerError::RefusedBefore { .. } => "Correct the call and use a new key, or say --retry-failed".to_owned(),
+            LedgerError::RefusedBefore { .. } => {
+                "Correct the call and use a new key or plan; --retry-failed sends the same call again under a key".to_owned()
+            }
             LedgerError::Corrupt(_) => {
                 "Look on the portal whether the write happened, then move the file away; nothing was sent".to_owned()
             }
