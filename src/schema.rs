@@ -129,10 +129,33 @@ fn closest<'a>(key: &str, names: impl Iterator<Item = &'a str>, from: f64) -> Op
     scored.filter(|(score, swapped, _)| *score >= from && *swapped <= 2).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(.., name)| name)
 }
 
-/// Builds the schema of the method's top level and checks the types.
-fn typed(details: &Details, params: &Value) -> Vec<Problem> {
+/// Returns the JSON Schema of the method's top level: the types that are
+/// checked before anything is sent.
+#[must_use]
+pub fn json_schema(details: &Details) -> Value {
     let properties: Map<String, Value> = details.params.iter().map(|(name, kind, _)| (name.clone(), type_schema(kind))).collect();
-    let schema = json!({"type": "object", "properties": properties});
+    json!({"type": "object", "properties": properties})
+}
+
+/// Returns a value of a documented type, to be replaced by a real one.
+#[must_use]
+pub fn placeholder(kind: &str) -> Value {
+    match kind.split('|').next().unwrap_or_default() {
+        "integer" => json!(0),
+        "double" | "number" | "float" => json!(0.5),
+        "boolean" => json!(true),
+        "datetime" => json!("2026-01-31T12:00:00+00:00"),
+        "date" => json!("2026-01-31"),
+        "object" => json!({}),
+        "array" => json!([]),
+        list if list.ends_with("[]") => json!([placeholder(list.trim_end_matches("[]"))]),
+        _ => json!("text"),
+    }
+}
+
+/// Checks the types of the method's top level.
+fn typed(details: &Details, params: &Value) -> Vec<Problem> {
+    let schema = json_schema(details);
     let Ok(validator) = jsonschema::options().should_validate_formats(false).build(&schema) else { return Vec::new() };
     let errors = validator.iter_errors(params);
     errors

@@ -37,21 +37,21 @@ pub(super) struct Global {
 pub(super) enum Command {
     /// Call a REST method; `b24 METHOD` is the short form
     Call(Box<Call>),
-    /// Find methods by words, offline
+    /// Find methods, events and error codes by words, offline
     Search {
-        /// Words of a method's name or purpose
+        /// Words of a name or purpose, English or Russian
         words: Vec<String>,
         /// How many to show
         #[arg(long, default_value_t = 10)]
         limit: usize,
     },
-    /// Describe a method or a pack, offline
-    Describe {
-        /// Its name
-        name: String,
-        /// All fields of all parameters
-        #[arg(long)]
-        full: bool,
+    /// Describe a method, an event or a pack, offline
+    Describe(Describe),
+    /// Say what an error code, exit status, plan id or ledger key means, offline
+    Explain {
+        /// The code
+        #[arg(allow_hyphen_values = true)]
+        code: String,
     },
     /// List, show, execute or cancel saved plans
     Plan {
@@ -89,6 +89,31 @@ pub(super) enum Command {
         /// The topic or command
         topic: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Describe {
+    /// Its name
+    pub(super) name: String,
+    /// All fields of all parameters
+    #[arg(long)]
+    pub(super) full: bool,
+    /// Parameters for --params, with a value for every documented name
+    #[arg(long, conflicts_with_all = ["full", "schema"])]
+    pub(super) skeleton: bool,
+    /// The JSON Schema that parameters are checked with
+    #[arg(long, conflicts_with = "full")]
+    pub(super) schema: bool,
+    /// Only this generation of the REST API
+    #[arg(long, value_name = "API", value_parser = ["v2", "v3"])]
+    api: Option<String>,
+}
+
+impl Describe {
+    /// Returns the generation that the caller chose.
+    pub(super) fn api(&self) -> Option<Api> {
+        self.api.as_deref().and_then(Api::parse)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -4,12 +4,14 @@
 mod args;
 mod call;
 mod connect;
-mod discover;
+mod describe;
 mod emulator;
+mod explain;
 mod help;
 mod params;
 mod records;
 mod route;
+mod search;
 
 use crate::env::Env;
 use crate::error::{Code, Exit, Failure};
@@ -64,8 +66,9 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
     let global = cli.global;
     match cli.command {
         Command::Call(call) => call::run(&call, &global, host, format),
-        Command::Search { words, limit } => discover::search(&words, limit, host),
-        Command::Describe { name, full } => discover::describe(&name, full, host),
+        Command::Search { words, limit } => search::run(&words, limit, host),
+        Command::Describe(args) => describe::run(&args, host),
+        Command::Explain { code } => explain::run(&code, &global, host),
         Command::Plan { command } => call::plan_command(&command, &global, host, format),
         Command::Ledger { command } => records::ledger(&command, &global, host),
         Command::Audit { command } => records::audit(&command, &global, host),

@@ -25,7 +25,7 @@ fn read(name: &str) -> String {
 }
 
 /// Compares a file with what it should be, or writes it.
-fn assert_current(name: &str, expected: &str) {
+pub(crate) fn assert_current(name: &str, expected: &str) {
     if std::env::var("B24_UPDATE").is_ok() {
         std::fs::write(file(name), expected).unwrap();
     }

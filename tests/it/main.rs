@@ -8,6 +8,7 @@ mod bypass_setup; // by profile, environment and files
 mod call; // what one call does, for its user
 mod canary; // looks for secrets where none may be
 mod catalog; // the embedded facts are current
+mod discover; // what there is, without asking a portal
 mod gate_property; // what holds for every method and spelling
 mod oauth; // one refresh for everybody, and no pair lost
 mod pace; // the rate that all processes share
