@@ -45,8 +45,10 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod refusal;
+mod standing;
 
 pub use refusal::Refusal;
+pub use standing::{Standing, standing};
 
 use crate::call::{Batch, Call, Request};
 use crate::catalog::{self, Api};

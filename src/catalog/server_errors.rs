@@ -55,7 +55,9 @@ pub fn find(text: &str) -> Vec<ServerError> {
 
 /// Returns every code, the documented ones first.
 pub fn codes() -> impl Iterator<Item = &'static str> {
-    documented().map(|error| error.code).chain(system().map(|(code, _)| code))
+    let is_documented =
+        |code: &str| TABLE.lines().any(|line| line.split('\t').next().is_some_and(|known| known.eq_ignore_ascii_case(code)));
+    documented().map(|error| error.code).chain(system().map(|(code, _)| code).filter(move |code| !is_documented(code)))
 }
 
 fn documented() -> impl Iterator<Item = ServerError> {

@@ -1,9 +1,12 @@
 //! The command line as clap knows it.
 
+mod discovery;
+
 use crate::catalog::Api;
 use crate::gate::Consent;
 use crate::settings::Options;
 use clap::{Args, Parser, Subcommand};
+pub(super) use discovery::{Catalog, Describe, Policy};
 use std::path::PathBuf;
 
 /// Safety-gated command line for the Bitrix24 REST API
@@ -74,6 +77,16 @@ pub(super) enum Command {
         #[arg(value_parser = ["status", "reset"], default_value = "status")]
         action: String,
     },
+    /// Say whether a method may be called here, and why not, offline
+    Policy {
+        #[command(subcommand)]
+        command: Policy,
+    },
+    /// Count what b24 knows, or compare it with the portal
+    Catalog {
+        #[command(subcommand)]
+        command: Catalog,
+    },
     /// List the packs, or show one
     Packs {
         #[command(subcommand)]
@@ -89,31 +102,6 @@ pub(super) enum Command {
         /// The topic or command
         topic: Option<String>,
     },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Describe {
-    /// Its name
-    pub(super) name: String,
-    /// All fields of all parameters
-    #[arg(long)]
-    pub(super) full: bool,
-    /// Parameters for --params, with a value for every documented name
-    #[arg(long, conflicts_with_all = ["full", "schema"])]
-    pub(super) skeleton: bool,
-    /// The JSON Schema that parameters are checked with
-    #[arg(long, conflicts_with = "full")]
-    pub(super) schema: bool,
-    /// Only this generation of the REST API
-    #[arg(long, value_name = "API", value_parser = ["v2", "v3"])]
-    api: Option<String>,
-}
-
-impl Describe {
-    /// Returns the generation that the caller chose.
-    pub(super) fn api(&self) -> Option<Api> {
-        self.api.as_deref().and_then(Api::parse)
-    }
 }
 
 #[derive(Debug, Args)]

@@ -78,7 +78,9 @@ fn skeleton(details: &Details) -> Value {
         let value = match members {
             // A list of fields is for one object of a list of objects too.
             Some(members) if kind.contains("object") || kind == "array" || kind.ends_with("[]") => {
-                let object: Map<String, Value> = members.iter().map(|(name, kind, _)| (name.clone(), schema::placeholder(kind))).collect();
+                // `UF_*` and its like stand for names that only a portal knows.
+                let named = members.iter().filter(|(name, ..)| !name.contains(['*', '.', '…']));
+                let object: Map<String, Value> = named.map(|(name, kind, _)| (name.clone(), schema::placeholder(kind))).collect();
                 if kind == "object[]" { json!([object]) } else { Value::Object(object) }
             }
             _ => schema::placeholder(kind),

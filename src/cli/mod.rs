@@ -8,7 +8,9 @@ mod describe;
 mod emulator;
 mod explain;
 mod help;
+mod inventory;
 mod params;
+mod policy;
 mod records;
 mod route;
 mod search;
@@ -44,6 +46,7 @@ pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
     });
     match result {
         Ok(()) | Err(Stop::Printed) => Exit::Ok.status(),
+        Err(Stop::Ended(exit)) => output::status(host, exit, true),
         Err(Stop::Failed(failure)) => output::fail(host, &failure, format, &redactor),
     }
 }
@@ -52,6 +55,8 @@ pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
 enum Stop {
     /// Help or version was printed, or the reader has gone away.
     Printed,
+    /// All was printed, and the status says something too.
+    Ended(Exit),
     /// Something is wrong.
     Failed(Box<Failure>),
 }
@@ -74,6 +79,8 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
         Command::Audit { command } => records::audit(&command, &global, host),
         Command::Limits { action } => records::limits(&action, &global, host),
         Command::Packs { command } => help::packs(command.as_ref(), host),
+        Command::Policy { command } => policy::run(&command, &global, host),
+        Command::Catalog { command } => inventory::run(&command, &global, host),
         Command::Emulator { command } => emulator::run(&command, &global, host, format),
         Command::Help { topic } => help::topic(topic.as_deref(), host),
     }

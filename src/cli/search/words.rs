@@ -21,9 +21,9 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("personal data", "userconsent"),
     ("price type", "pricetype"),
     ("sales funnel", "category"),
-    ("smart process", "crm.type crm.item"),
+    ("smart process", "crm.type crm.item dynamic"),
     ("smart invoice", "crm.item"),
-    ("spa", "crm.type crm.item"),
+    ("spa", "crm.type crm.item dynamic"),
     ("stage", "status stage"),
     ("time tracking", "timeman elapseditem"),
     ("user field", "userfield userfieldconfig"),
@@ -44,7 +44,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("рабочее время", "timeman"),
     ("рабочий день", "timeman"),
     ("рабочую группу", "sonet_group"),
-    ("смарт-процесс", "crm.type crm.item"),
+    ("смарт-процесс", "crm.type crm.item dynamic"),
     ("учет времени", "timeman elapseditem"),
     ("appointment", "booking calendar"),
     ("bank", "bankdetail"),
@@ -209,10 +209,11 @@ impl Term {
         self.own == word || self.meant.contains(&word)
     }
 
-    /// Returns whether a name in lower case without separators has the word.
+    /// Returns whether a name in lower case has the word, separators aside.
     pub(super) fn is_in(&self, name: &str) -> bool {
-        let bare = |word: &str| word.rsplit('.').next().unwrap_or(word).replace('_', "");
-        name.contains(&self.own) || self.meant.iter().any(|meant| meant.len() >= 3 && name.contains(&bare(meant)))
+        let bare = |word: &str| word.replace(['.', '_', ' ', '-'], "");
+        let name = bare(name);
+        name.contains(&bare(&self.own)) || self.meant.iter().any(|meant| meant.len() >= 3 && name.contains(&bare(meant)))
     }
 
     /// Returns how well a method fits.
@@ -228,7 +229,7 @@ impl Term {
         };
         // The first of the meanings is the most usual one.
         let meant = self.meant.iter().enumerate().map(|(index, meant)| {
-            let best = if index == 0 { 6 } else { 5 };
+            let best = if index == 0 { 6 } else { 4 };
             if is_part(folded, meant) || (meant.contains(['.', '_']) && folded.contains(meant)) {
                 best
             } else if meant.len() >= PART_OF_NAME && folded.contains(meant) {
