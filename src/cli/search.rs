@@ -12,6 +12,10 @@ use crate::output;
 use serde_json::{Value, json};
 use words::Term;
 
+/// Parts that a name may have behind its module however short the search is:
+/// a thing and a verb.
+const USUAL_WORDS: usize = 2;
+
 /// Finds methods by words of their name and purpose, best first.
 pub(super) fn run(words: &[String], limit: usize, host: &mut Host) -> Result<(), Stop> {
     let text = words.join(" ").to_lowercase();
@@ -68,7 +72,7 @@ fn score(entry: &Entry, purpose: &str, terms: &[Term]) -> i32 {
     if missed > terms.len() / 2 {
         return 0;
     }
-    let surplus = entry.folded.split('.').count().saturating_sub(1 + terms.len());
+    let surplus = entry.folded.split('.').count().saturating_sub(1 + terms.len().max(USUAL_WORDS));
     score - 2 * i32::try_from(surplus).unwrap_or(0) - 2 * i32::from(entry.deprecated.is_some())
 }
 
