@@ -8,6 +8,9 @@
 //! official documentation) and `catalog/classes.tsv` (our own judgement) by the
 //! test `catalog::the_table_is_current`.
 
+pub mod events;
+pub mod server_errors;
+
 use crate::method::Method;
 use crate::risk::Risk;
 use serde::Deserialize;
@@ -185,9 +188,15 @@ pub fn entries() -> impl Iterator<Item = Entry> {
 /// Returns up to three known names that the text may have meant, best first.
 #[must_use]
 pub fn suggestions(text: &str) -> Vec<&'static str> {
+    closest(text, entries().map(|entry| entry.name))
+}
+
+/// Returns up to three of some names that are like the text, best first.
+#[must_use]
+pub fn closest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let folded = text.to_ascii_lowercase();
-    let mut scored: Vec<(f64, &'static str)> =
-        entries().map(|entry| (strsim::jaro_winkler(&folded, entry.folded), entry.name)).filter(|(score, _)| *score > 0.88).collect();
+    let likeness = |name: &str| strsim::jaro_winkler(&folded, &name.to_ascii_lowercase());
+    let mut scored: Vec<(f64, &str)> = names.map(|name| (likeness(name), name)).filter(|(score, _)| *score > 0.88).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     scored.dedup_by(|a, b| a.1 == b.1);
     scored.into_iter().take(3).map(|(_, name)| name).collect()

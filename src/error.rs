@@ -49,6 +49,7 @@ codes! {
     LoginNeeded "login_needed" Auth "The refresh token no longer works; log in again";
     PortalMoved "portal_moved" Auth "The portal answered with a redirect, which is never followed";
     UnknownMethod "unknown_method" NotFound "No such method is documented";
+    UnknownCode "unknown_code" NotFound "b24 explain knows no such code, status or id";
     NotFound "not_found" NotFound "The portal says that the object is not there";
     Partial "partial" Partial "Some commands of a batch failed";
     RateLimited "rate_limited" Temporary "No slot of the rate limit was free in time";
@@ -122,6 +123,7 @@ exits! {
     OutcomeUnknown 8 "outcome_unknown" "A write was sent and no trustworthy answer came: look before you repeat" "unknown";
     Conflict 9 "conflict" "Plan missing, expired, used, changed or foreign; key reused; same write in progress or just done" "no";
     Confirmation 10 "confirmation_required" "A write, destructive or plan gate is not passed" "no, not sent";
+    Changes 11 "changes" "Only with --detailed-exitcode: what was compared differs" "no";
     LocalState 12 "local_state" "A configuration, state or audit file cannot be read or written: writes stop here" "no, not sent";
     ExecutedUnrecorded 13 "executed_unrecorded" "The portal did it, the local record could not be written: do not repeat" "as asked";
     Internal 70 "internal" "A bug in b24" "see `sent`";

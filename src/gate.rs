@@ -46,9 +46,11 @@
 
 mod permit;
 mod refusal;
+mod standing;
 
 pub use permit::{ClearedCall, Departure, Flight, NotDeparted};
 pub use refusal::Refusal;
+pub use standing::{Standing, standing};
 
 use crate::call::{Batch, Call, Request};
 use crate::catalog::{self, Api};

@@ -86,6 +86,7 @@ pub fn status(host: &Host, exit: Exit, sent: bool) -> u8 {
         Exit::Auth
         | Exit::NotFound
         | Exit::ApiError
+        | Exit::Changes
         | Exit::Partial
         | Exit::Temporary
         | Exit::OutcomeUnknown

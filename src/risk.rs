@@ -100,6 +100,12 @@ pub fn rate(method: &Method, class: Option<Risk>, params: &Value) -> Risk {
     }
 }
 
+/// Returns whether the class of a documented method depends on what it is given.
+#[must_use]
+pub fn depends_on_params(method: &Method) -> bool {
+    RULES.iter().any(|(name, _)| *name == method.as_str())
+}
+
 /// Returns whether `event.offline.get` is asked to keep what it returns. Only
 /// the documented spellings count; anything doubtful is the default, which
 /// deletes.

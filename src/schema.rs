@@ -129,10 +129,39 @@ fn closest<'a>(key: &str, names: impl Iterator<Item = &'a str>, from: f64) -> Op
     scored.filter(|(score, swapped, _)| *score >= from && *swapped <= 2).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(.., name)| name)
 }
 
-/// Builds the schema of the method's top level and checks the types.
-fn typed(details: &Details, params: &Value) -> Vec<Problem> {
+/// Returns the JSON Schema of the method's top level: the types that are
+/// checked before anything is sent.
+#[must_use]
+pub fn json_schema(details: &Details) -> Value {
     let properties: Map<String, Value> = details.params.iter().map(|(name, kind, _)| (name.clone(), type_schema(kind))).collect();
-    let schema = json!({"type": "object", "properties": properties});
+    json!({"type": "object", "properties": properties})
+}
+
+/// Returns a value of a documented type, to be replaced by a real one.
+#[must_use]
+pub fn placeholder(kind: &str) -> Value {
+    match kind.split('|').next().unwrap_or_default() {
+        "integer" => json!(0),
+        "double" | "number" | "float" => json!(0.5),
+        "boolean" => json!(true),
+        "datetime" => json!("2026-01-31T12:00:00+00:00"),
+        "date" => json!("2026-01-31"),
+        "object" => json!({}),
+        "array" => json!([]),
+        list if list.ends_with("[]") => json!([placeholder(list.trim_end_matches("[]"))]),
+        _ => json!("text"),
+    }
+}
+
+/// Checks the types of the method's top level.
+fn typed(details: &Details, params: &Value) -> Vec<Problem> {
+    // Compiling a schema takes longer than the rest of a call before it is
+    // sent; it is needed only to say what does not fit.
+    let is_plain = |(name, kind, _): &(String, String, bool)| params.get(name).is_none_or(|value| plainly_fits(kind, value));
+    if details.params.iter().all(is_plain) {
+        return Vec::new();
+    }
+    let schema = json_schema(details);
     let Ok(validator) = jsonschema::options().should_validate_formats(false).build(&schema) else { return Vec::new() };
     let errors = validator.iter_errors(params);
     errors
@@ -155,6 +184,22 @@ fn typed(details: &Details, params: &Value) -> Vec<Problem> {
             })
         })
         .collect()
+}
+
+/// Returns whether a value is of the very kind that the type names; the schema
+/// admits more than this, never less.
+fn plainly_fits(kind: &str, value: &Value) -> bool {
+    let is_compound = value.is_object() || value.is_array();
+    match kind {
+        "integer" | "double" | "number" | "float" => match value {
+            Value::String(text) => !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()),
+            other => other.is_number(),
+        },
+        "object" | "array" => is_compound,
+        "string" | "text" | "char" | "boolean" | "datetime" | "date" => !is_compound,
+        other if other.ends_with("[]") => is_compound,
+        other => other.split('|').any(|kind| kind != other && plainly_fits(kind, value)),
+    }
 }
 
 /// Returns what a documented type admits. PHP reads a number from a string, an
@@ -242,6 +287,33 @@ mod tests {
         let entry = catalog::generations(&method).into_iter().flatten().next().unwrap();
         let problems = check(&method, &entry.details().unwrap(), params);
         problems.into_iter().map(|problem| (problem.path, problem.strength)).collect()
+    }
+
+    #[test]
+    fn what_plainly_fits_fits_the_schema() {
+        let values = [
+            json!(null),
+            json!(true),
+            json!(7),
+            json!(-1.50),
+            json!("7"),
+            json!(""),
+            json!("x"),
+            json!([]),
+            json!([1]),
+            json!({}),
+            json!({"a": 1}),
+            json!("$result[a]"),
+        ];
+        let mut kinds: Vec<String> = catalog::entries().flat_map(|entry| entry.details().unwrap().params).map(|param| param.1).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        for kind in kinds {
+            let validator = jsonschema::options().build(&type_schema(&kind)).unwrap();
+            for value in &values {
+                assert!(!plainly_fits(&kind, value) || validator.is_valid(value), "{kind} {value}");
+            }
+        }
     }
 
     #[test]

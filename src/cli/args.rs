@@ -1,9 +1,12 @@
 //! The command line as clap knows it.
 
+mod discovery;
+
 use crate::catalog::Api;
 use crate::gate::Consent;
 use crate::settings::Options;
 use clap::{Args, Parser, Subcommand};
+pub(super) use discovery::{Catalog, Describe, Policy};
 use std::path::PathBuf;
 
 /// Safety-gated command line for the Bitrix24 REST API
@@ -37,21 +40,21 @@ pub(super) struct Global {
 pub(super) enum Command {
     /// Call a REST method; `b24 METHOD` is the short form
     Call(Box<Call>),
-    /// Find methods by words, offline
+    /// Find methods, events and error codes by words, offline
     Search {
-        /// Words of a method's name or purpose
+        /// Words of a name or purpose, English or Russian
         words: Vec<String>,
         /// How many to show
         #[arg(long, default_value_t = 10)]
         limit: usize,
     },
-    /// Describe a method or a pack, offline
-    Describe {
-        /// Its name
-        name: String,
-        /// All fields of all parameters
-        #[arg(long)]
-        full: bool,
+    /// Describe a method, an event or a pack, offline
+    Describe(Describe),
+    /// Say what an error code, exit status, plan id or ledger key means, offline
+    Explain {
+        /// The code
+        #[arg(allow_hyphen_values = true)]
+        code: String,
     },
     /// List, show, execute or cancel saved plans
     Plan {
@@ -73,6 +76,16 @@ pub(super) enum Command {
         /// What to do
         #[arg(value_parser = ["status", "reset"], default_value = "status")]
         action: String,
+    },
+    /// Say whether a method may be called here, and why not, offline
+    Policy {
+        #[command(subcommand)]
+        command: Policy,
+    },
+    /// Count what b24 knows, or compare it with the portal
+    Catalog {
+        #[command(subcommand)]
+        command: Catalog,
     },
     /// List the packs, or show one
     Packs {

@@ -4,12 +4,16 @@
 mod args;
 mod call;
 mod connect;
-mod discover;
+mod describe;
 mod emulator;
+mod explain;
 mod help;
+mod inventory;
 mod params;
+mod policy;
 mod records;
 mod route;
+mod search;
 
 use crate::env::Env;
 use crate::error::{Code, Exit, Failure};
@@ -42,6 +46,7 @@ pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
     });
     match result {
         Ok(()) | Err(Stop::Printed) => Exit::Ok.status(),
+        Err(Stop::Ended(exit)) => output::status(host, exit, true),
         Err(Stop::Failed(failure)) => output::fail(host, &failure, format, &redactor),
     }
 }
@@ -50,6 +55,8 @@ pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
 enum Stop {
     /// Help or version was printed, or the reader has gone away.
     Printed,
+    /// All was printed, and the status says something too.
+    Ended(Exit),
     /// Something is wrong.
     Failed(Box<Failure>),
 }
@@ -64,13 +71,16 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
     let global = cli.global;
     match cli.command {
         Command::Call(call) => call::run(&call, &global, host, format),
-        Command::Search { words, limit } => discover::search(&words, limit, host),
-        Command::Describe { name, full } => discover::describe(&name, full, host),
+        Command::Search { words, limit } => search::run(&words, limit, host),
+        Command::Describe(args) => describe::run(&args, host),
+        Command::Explain { code } => explain::run(&code, &global, host),
         Command::Plan { command } => call::plan_command(&command, &global, host, format),
         Command::Ledger { command } => records::ledger(&command, &global, host),
         Command::Audit { command } => records::audit(&command, &global, host),
         Command::Limits { action } => records::limits(&action, &global, host),
         Command::Packs { command } => help::packs(command.as_ref(), host),
+        Command::Policy { command } => policy::run(&command, &global, host),
+        Command::Catalog { command } => inventory::run(&command, &global, host),
         Command::Emulator { command } => emulator::run(&command, &global, host, format),
         Command::Help { topic } => help::topic(topic.as_deref(), host),
     }

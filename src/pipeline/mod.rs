@@ -7,10 +7,12 @@
 //! attempt and leaves one audit record after the last.
 
 mod attempt;
+pub mod inventory;
 mod record;
 mod settle;
 
 use crate::call::ShapeError;
+use crate::catalog::Api;
 use crate::error::{Code, Failure, Outcome};
 use crate::gate::{self, Appraised, Consent, Decision, Identity, Proposal, Refusal, Reviewed};
 use crate::ids::{self, PlanId, Principal};
@@ -102,7 +104,7 @@ pub fn execute_plan(session: &mut Session, id: &str, handling: &Handling) -> Res
         let error = PlanError::Changed { plan: id, problem: "it has not one step" };
         return Err(refuse(session, "plan", error.into()));
     };
-    let proposal = Proposal { name: step.method.clone(), params: step.params.clone(), api: crate::catalog::Api::parse(&step.api) };
+    let proposal = Proposal { name: step.method.clone(), params: step.params.clone(), api: Api::parse(&step.api) };
     let reviewed = gate::appraise(proposal, &session.settings.policy)
         .and_then(|appraised| match appraised.risk().text() == step.risk {
             true => appraised.confirm(&session.settings.policy, handling.consent, true),
@@ -170,7 +172,7 @@ pub fn principal(session: &mut Session) -> Result<Principal, Failure> {
     if let Some(principal) = session.authorizer.principal() {
         return Ok(principal);
     }
-    let completed = send_read(session, who_am_i()?)?;
+    let completed = send_read(session, own_read("profile", Api::V2)?)?;
     let reading = Reading::of(&completed.body);
     let id = reading
         .and_then(|reading| serde_json::from_str::<Value>(reading.result?.get()).ok())
@@ -186,17 +188,17 @@ pub fn principal(session: &mut Session) -> Result<Principal, Failure> {
     session.authorizer.principal().ok_or_else(|| Failure::new(Code::Internal, "the user id was not kept"))
 }
 
-/// The read by which b24 learns whose token it has. It passes the gate like
-/// every call, under an allowlist of its own.
-fn who_am_i() -> Result<Reviewed, Failure> {
+/// A read that b24 makes for itself: whose token it has, what the portal has.
+/// It passes the gate like every call, under an allowlist of its own.
+fn own_read(name: &str, api: Api) -> Result<Reviewed, Failure> {
     let policy = crate::settings::Policy {
-        allowlist: crate::packs::Allowlist::parse("none", "profile")?,
+        allowlist: crate::packs::Allowlist::parse("none", name)?,
         allow_unlisted: false,
         allow_unknown_params: false,
         read_only: true,
         require_plan: false,
     };
-    let proposal = Proposal { name: "profile".to_owned(), params: Value::Object(Map::new()), api: None };
+    let proposal = Proposal { name: name.to_owned(), params: Value::Object(Map::new()), api: Some(api) };
     Ok(gate::appraise(proposal, &policy)?.confirm(&policy, Consent::default(), false)?)
 }
 
