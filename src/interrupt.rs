@@ -9,7 +9,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 
 /// A request that may be on its way.
 #[derive(Debug, Clone)]
@@ -34,8 +34,17 @@ pub fn landed() {
     *UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Watches for the two signals on a thread of its own.
-pub fn watch() -> io::Result<()> {
+/// Watches for the two signals on a thread of its own, from the first call on.
+/// Commands that neither send nor serve do not need it and do not pay for it.
+/// Where it cannot be set up, a signal ends the process without a word.
+pub fn watch() {
+    static WATCHING: Once = Once::new();
+    WATCHING.call_once(|| {
+        let _ = try_watch();
+    });
+}
+
+fn try_watch() -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {

@@ -8,12 +8,8 @@ fn main() -> ExitCode {
     b24::host::harden();
     std::panic::set_hook(Box::new(|_| {}));
     let mut host = b24::host::Host::real();
-    let watching = b24::interrupt::watch();
     let args = std::env::args_os().collect();
-    let status = match watching {
-        Ok(()) => std::panic::catch_unwind(AssertUnwindSafe(|| b24::run(args, &mut host))),
-        Err(_) => Ok(b24::run(args, &mut host)),
-    };
+    let status = std::panic::catch_unwind(AssertUnwindSafe(|| b24::run(args, &mut host)));
     // The panic's own text could quote anything; it is not printed.
     ExitCode::from(status.unwrap_or_else(|_| b24::report_bug(&mut host, &Failure::new(Code::Internal, "b24 ran into a bug and stopped"))))
 }

@@ -20,6 +20,7 @@ pub(super) struct Connected {
 
 /// Opens a session with the portal that the settings name.
 pub(super) fn connect(mut settings: Settings, host: &Host) -> Result<Connected, Stop> {
+    crate::interrupt::watch();
     let (connection, emulator) = match settings.credential.take() {
         Some(credential) => (Connection::to_portal(credential?), None),
         None => {

@@ -50,6 +50,7 @@ fn serve(serve: &EmulatorServe, global: &Global, host: &mut Host, format: ErrorF
         random: Arc::clone(&host.random),
         announce: true,
     };
+    crate::interrupt::watch();
     let emulator = Emulator::start(options)?;
     faults.into_iter().for_each(|fault| emulator.add_fault(fault));
     let ready = json!({
