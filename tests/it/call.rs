@@ -110,3 +110,23 @@ fn an_answer_that_cannot_be_printed_does_not_look_like_nothing_sent() {
     }
     assert_eq!(world.changes().len(), 1);
 }
+
+#[test]
+fn a_signal_during_a_write_says_that_nobody_knows() {
+    let world = World::new();
+    world.fault("crm.lead.add:slow:ms=600000");
+    let mut command = world.command(&["crm.lead.add", "fields[TITLE]=x", "--confirm-write"]);
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while world.changes().is_empty() {
+        std::thread::yield_now();
+    }
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let error = Outcome { status: output.status.code().unwrap(), stdout, stderr }.error(130);
+    assert_eq!((&error["outcome"], &error["sent"]), (&json!("unknown"), &json!(true)));
+    assert_eq!(world.run(&["ledger", "show", error["ledger"].as_str().unwrap()]).body(0)["record"]["state"], "dispatched");
+    assert_eq!(world.run(&["crm.lead.add", "fields[TITLE]=x", "--confirm-write"]).error(8)["kind"], "outcome_unknown");
+    world.emulator.stop();
+}
