@@ -95,8 +95,16 @@ impl Trip<'_> {
             },
         };
         crate::crash::point("pipeline.after_intent");
+        // Before the dispatch line: a signal in between must not report a write
+        // as unsent that the next run finds dispatched.
+        crate::interrupt::departed(crate::interrupt::UnderWay {
+            method: self.name.clone(),
+            request_id: self.request_id.clone(),
+            records: cleared.records(),
+        });
         let departure = cleared.depart(&self.request_id, slot, intent.as_ref()).map_err(|error| match error {
             NotDeparted::Store(error) => {
+                crate::interrupt::landed();
                 let end = End { outcome: Outcome::NotSent, status: None, error: Some("the dispatch could not be recorded") };
                 let _ = record::outcome(session, &self.name, &self.request_id, &end);
                 Failure::from(error)
@@ -104,11 +112,6 @@ impl Trip<'_> {
             NotDeparted::NoIntent => Failure::new(Code::Internal, error.to_string()),
         })?;
         self.taken_back = None;
-        crate::interrupt::departed(crate::interrupt::UnderWay {
-            method: self.name.clone(),
-            request_id: self.request_id.clone(),
-            records: departure.call().records(),
-        });
         let (authorizer, redactor) = (&session.authorizer, &session.redactor);
         let sent = match session.sender() {
             Some(transport) => transport.send(departure, authorizer, redactor),
