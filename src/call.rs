@@ -10,7 +10,7 @@ mod batch;
 use crate::catalog::Api;
 use crate::error::{Code, Coded};
 use crate::json;
-use crate::method::{Method, MethodError};
+use crate::method::{Method, MethodError, short};
 use crate::query_string::QueryError;
 use serde_json::{Map, Value};
 
@@ -246,11 +246,6 @@ fn strip_format_suffix(name: &str) -> &str {
             None => return rest,
         }
     }
-}
-
-/// Returns a name of the caller's as it can stand in a message.
-fn short(name: &str) -> String {
-    name.chars().take(60).flat_map(char::escape_default).collect()
 }
 
 /// Checks what holds for the parameters of every method.

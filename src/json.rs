@@ -5,6 +5,7 @@
 //! for the terminal or the pipe without being parsed into a tree, so that a
 //! 60 MB answer costs its own size and a lone surrogate breaks nothing.
 
+use crate::method;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -76,7 +77,7 @@ impl<'de> Visitor<'de> for NoDuplicatesVisitor {
         let mut seen = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
             if seen.contains(&key) {
-                let short: String = key.chars().take(60).flat_map(char::escape_default).collect();
+                let short = method::short(&key);
                 return Err(A::Error::custom(format!("the key `{short}` stands twice in one object")));
             }
             entries.next_value::<NoDuplicates>()?;

@@ -101,10 +101,16 @@ fn strip_format(name: &str) -> &str {
     rest
 }
 
+/// Returns a name of the caller's, escaped and cut, as it can stand in a message.
+#[must_use]
+pub fn short(text: &str) -> String {
+    text.chars().take(60).flat_map(char::escape_default).collect()
+}
+
 /// Returns a text that can stand in a message: escaped and short.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let mut short: String = text.chars().take(60).flat_map(char::escape_default).collect();
+    let mut short = short(text);
     if text.chars().count() > 60 {
         short.push('…');
     }

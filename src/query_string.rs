@@ -6,6 +6,7 @@
 //! faith, and refuses what `parse_str` would quietly turn into something else
 //! (b24restdocs: settings/how-to-call-rest-api/data-encoding.md).
 
+use crate::method::short;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 
@@ -49,12 +50,12 @@ pub fn decode(query: &str) -> Result<Map<String, Value>, QueryError> {
 
 fn unescape(text: &str) -> Result<String, QueryError> {
     let spaced = text.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| QueryError::Encoding(shown(text)))
+    percent_decode_str(&spaced).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| QueryError::Encoding(short(text)))
 }
 
 /// Splits `a[b][]` into `a`, `b` and the empty part that appends.
 fn key_path(key: &str) -> Result<Vec<String>, QueryError> {
-    let invalid = || QueryError::Key(shown(key));
+    let invalid = || QueryError::Key(short(key));
     let (name, mut rest) = key.split_at(key.find('[').unwrap_or(key.len()));
     // PHP renames keys with these characters, and cuts leading white space.
     if name.is_empty() || name.contains(['.', ' ', ']']) || name.chars().any(char::is_control) {
@@ -79,12 +80,12 @@ fn insert(map: &mut Map<String, Value>, path: &[String], value: String, key: &st
     if rest.is_empty() {
         return match map.insert(name, Value::String(value)) {
             None => Ok(()),
-            Some(_) => Err(QueryError::Mixed(shown(key))),
+            Some(_) => Err(QueryError::Mixed(short(key))),
         };
     }
     match map.entry(name).or_insert_with(|| Value::Object(Map::new())) {
         Value::Object(inner) => insert(inner, rest, value, key),
-        _ => Err(QueryError::Mixed(shown(key))),
+        _ => Err(QueryError::Mixed(short(key))),
     }
 }
 
@@ -106,7 +107,7 @@ pub fn encode(params: &Map<String, Value>) -> Result<String, QueryError> {
     let mut pairs = Vec::new();
     for (key, value) in params {
         if key.is_empty() || key.contains(['.', ' ', '[', ']']) {
-            return Err(QueryError::Key(shown(key)));
+            return Err(QueryError::Key(short(key)));
         }
         encode_value(&escape(key), key, value, &mut pairs)?;
     }
@@ -126,7 +127,7 @@ fn encode_value(key: &str, label: &str, value: &Value, pairs: &mut Vec<String>) 
         }
         Value::Object(entries) => {
             if let Some(name) = entries.keys().find(|name| name.is_empty() || name.contains(['[', ']'])) {
-                return Err(QueryError::Key(shown(name)));
+                return Err(QueryError::Key(short(name)));
             }
             return entries
                 .iter()
@@ -143,10 +144,6 @@ fn encode_value(key: &str, label: &str, value: &Value, pairs: &mut Vec<String>) 
 
 fn escape(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(60).flat_map(char::escape_default).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A batch: taken apart into its calls, and written anew from them.
 
-use super::{BATCH_LIMIT, Batch, Call, Command, Form, ShapeError, check_keys, kind, short};
+use super::{BATCH_LIMIT, Batch, Call, Command, Form, ShapeError, check_keys, kind};
 use crate::catalog::Api;
 use crate::json;
-use crate::method::{self, Method};
+use crate::method::{self, Method, short};
 use crate::query_string;
 use serde_json::{Map, Value};
 

@@ -25,9 +25,7 @@ use crate::host::Clock;
 use crate::store::locked::{Locked, Mode, StoreError, read_if_exists};
 use bucket::{Bucket, Reservation, Shape};
 use serde_json::{Map, Value, json};
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -264,7 +262,7 @@ impl Shared {
     }
 
     fn open(&self, mode: Mode) -> Result<Locked, StoreError> {
-        open_with_folder(&self.path, mode, LOCK_WAIT)
+        super::open_with_folder(&self.path, mode, LOCK_WAIT)
     }
 
     fn read(&self, file: &mut Locked, now: u64) -> Result<Bucket, StoreError> {
@@ -274,22 +272,6 @@ impl Shared {
         }
         Ok(Bucket::decode(&bytes, &self.boot_id).unwrap_or_else(|| Bucket::unknown(now, self.shape)))
     }
-}
-
-/// Locks a file and creates its folder first when that is missing.
-pub(super) fn open_with_folder(path: &Path, mode: Mode, wait: Duration) -> Result<Locked, StoreError> {
-    match Locked::open(path, mode, wait) {
-        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            create_folder(path.parent().unwrap_or(Path::new("/")))?;
-            Locked::open(path, mode, wait)
-        }
-        opened => opened,
-    }
-}
-
-/// Creates a folder that only its owner can enter, and those above it.
-pub(super) fn create_folder(folder: &Path) -> Result<(), StoreError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io("create", folder))
 }
 
 fn elapsed(from_ns: u64, to_ns: u64) -> Duration {

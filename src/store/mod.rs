@@ -27,10 +27,11 @@ pub mod tokens;
 use crate::env::Env;
 use crate::error::{Code, Coded};
 use crate::host::{Random, random_hex};
-use locked::StoreError;
+use locked::{Locked, Mode, StoreError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +135,26 @@ pub fn temporary_name(random: &dyn Random) -> String {
 /// Creates a folder and its parents, readable by the user alone. The names of
 /// new folders are durable: a record is no safer than the folders above it.
 pub fn create_folder(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
     let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io("create", path)(error)),
         _ => {}
     }
     missing.into_iter().try_for_each(locked::sync_parent)
+}
+
+/// Locks a file and creates its folder first when that is missing.
+fn open_with_folder(path: &Path, mode: Mode, wait: Duration) -> Result<Locked, StoreError> {
+    match Locked::open(path, mode, wait) {
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            create_folder(path.parent().unwrap_or(Path::new("/")))?;
+            Locked::open(path, mode, wait)
+        }
+        opened => opened,
+    }
 }
 
 fn user_folder() -> Option<PathBuf> {

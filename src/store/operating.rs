@@ -16,8 +16,9 @@
 //! from the local boot clock; wall clocks do not enter. Files are rewritten in
 //! place and not synchronised: what is lost costs a 429, which runs nothing.
 
-use super::limiter::{PaceError, open_with_folder};
+use super::limiter::PaceError;
 use super::locked::{Existing, Locked, Mode, StoreError, read_if_exists};
+use super::open_with_folder;
 use crate::host::Clock;
 use crate::json::sha256_hex;
 use serde::{Deserialize, Serialize};

@@ -9,8 +9,8 @@
 //! counted is not spent. Nothing is synchronised to disk; a crash loses at most
 //! the last change.
 
-use super::limiter::open_with_folder;
 use super::locked::{Mode, StoreError, read_if_exists};
+use super::open_with_folder;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -152,16 +152,11 @@ fn a_kill_around_a_token_refresh_sends_nothing_twice() {
         world.with_oauth(&mut command);
         command
     };
-    let ready = || {
-        let world = World::new();
-        world.fault("crm.lead.add:expired-token:times=1");
-        world
-    };
-    let world = ready();
+    let world = World::with_token_that_expires_at_the_add();
     let points = passings(&world, command(&world), "point");
     let mut logins = 0;
     for point in &points {
-        let world = ready();
+        let world = World::with_token_that_expires_at_the_add();
         crash(command(&world), point);
         let again = Outcome::of(&mut command(&world));
         // A refresh token that was spent and not kept is gone for good.

@@ -105,16 +105,11 @@ fn every_file_operation_around_a_token_refresh_may_fail() {
         world.with_oauth(&mut command);
         command
     };
-    let ready = || {
-        let world = World::new();
-        world.fault("crm.lead.add:expired-token:times=1");
-        world
-    };
-    let world = ready();
+    let world = World::with_token_that_expires_at_the_add();
     let points = passings(&world, command(&world), "fault");
     let mut exits: BTreeMap<i32, usize> = BTreeMap::new();
     for point in &points {
-        let world = ready();
+        let world = World::with_token_that_expires_at_the_add();
         let outcome = Outcome::of(command(&world).env("B24_FAULT_POINT", format!("{point}=ENOSPC")));
         let context = format!("{point}: exit {} {}", outcome.status, outcome.stderr);
         let expected = usize::from([0, 8, 13].contains(&outcome.status));

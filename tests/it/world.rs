@@ -45,6 +45,13 @@ impl World {
         world
     }
 
+    /// A portal that takes the token for expired at the first lead that is added.
+    pub(crate) fn with_token_that_expires_at_the_add() -> World {
+        let world = World::new();
+        world.fault("crm.lead.add:expired-token:times=1");
+        world
+    }
+
     /// The state folder of the user.
     pub(crate) fn state(&self) -> PathBuf {
         self.home.path().join("state")

@@ -1,6 +1,6 @@
 //! Where the files of the audit log are.
 
-use crate::store::limiter::create_folder;
+use crate::store::create_folder;
 use crate::store::locked::{StoreError, sync_parent};
 use std::ffi::OsString;
 use std::io;

@@ -5,7 +5,7 @@ use super::journal::temporary_name;
 use super::place::names;
 use crate::crash;
 use crate::host::{random_hex, timestamp, unix_ms};
-use crate::store::limiter::create_folder;
+use crate::store::create_folder;
 use crate::store::locked::{StoreError, create_durable, read_if_exists, sync_parent};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};

@@ -38,6 +38,7 @@ use crate::host::{self, Clock, Random};
 use crate::json;
 use crate::risk::Risk;
 use crate::store::locked::{Existing, Locked, Mode, StoreError};
+use crate::store::temporary_name;
 use record::{ClaimLine, Line, Owner, ReasonLine, Record, Verdict};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -186,7 +187,7 @@ impl Ledger {
         let path = self.record_path(name);
         self.create_folders(&path)?;
         let first = self.claim_line(write, 1);
-        let file = match Locked::create_new(&path, &Line::C(first).to_bytes(), &self.temporary())? {
+        let file = match Locked::create_new(&path, &Line::C(first).to_bytes(), &temporary_name(self.random.as_ref()))? {
             Some(file) => Some((file, 1)),
             None => match self.take_over(write, name, &path, reuse)? {
                 Taken::Own(file, generation) => Some((file, generation)),
@@ -237,7 +238,7 @@ impl Ledger {
     }
 
     fn retry_create(&self, write: &Write, name: &str, path: &Path) -> Result<Taken, LedgerError> {
-        match Locked::create_new(path, &Line::C(self.claim_line(write, 1)).to_bytes(), &self.temporary())? {
+        match Locked::create_new(path, &Line::C(self.claim_line(write, 1)).to_bytes(), &temporary_name(self.random.as_ref()))? {
             Some(file) => Ok(Taken::Own(file, 1)),
             None => Err(LedgerError::InProgress(name.to_owned())),
         }
@@ -264,10 +265,6 @@ impl Ledger {
 
     fn now(&self) -> String {
         host::timestamp(self.clock.now())
-    }
-
-    fn temporary(&self) -> String {
-        format!(".tmp-{}-{}", std::process::id(), host::random_hex(self.random.as_ref(), 8))
     }
 }
 
