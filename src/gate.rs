@@ -219,15 +219,15 @@ impl Valid {
 
 impl Rated {
     /// Returns the strictest class and a method that has it.
-    fn strictest(&self) -> (Risk, String) {
+    fn strictest(&self) -> (Risk, String, Api) {
         let strictest = self.risks.iter().zip(self.request.calls()).max_by_key(|(risk, _)| **risk);
-        strictest.map_or((Risk::Destructive, "batch".to_owned()), |(risk, (_, call))| (*risk, call.name.clone()))
+        strictest.map_or((Risk::Destructive, "batch".to_owned(), Api::V2), |(risk, (_, call))| (*risk, call.name.clone(), call.api))
     }
 
     fn permit(self, policy: &Policy) -> Result<Permitted, Refusal> {
-        let (risk, name) = self.strictest();
+        let (risk, name, api) = self.strictest();
         match risk {
-            Risk::Write | Risk::Destructive if policy.read_only => Err(Refusal::ReadOnly { name, risk }),
+            Risk::Write | Risk::Destructive if policy.read_only => Err(Refusal::ReadOnly { name, api, risk }),
             Risk::Read | Risk::Write | Risk::Destructive => Ok(Permitted(self)),
         }
     }
@@ -235,12 +235,12 @@ impl Rated {
 
 impl Permitted {
     fn confirm(self, policy: &Policy, consent: Consent, has_plan: bool) -> Result<Confirmed, Refusal> {
-        let (risk, name) = self.0.strictest();
+        let (risk, name, api) = self.0.strictest();
         if risk > Risk::Read && policy.require_plan && !has_plan {
-            return Err(Refusal::PlanRequired { name, risk });
+            return Err(Refusal::PlanRequired { name, api, risk });
         }
         if !consent.covers(risk) {
-            return Err(Refusal::Unconfirmed { name, risk });
+            return Err(Refusal::Unconfirmed { name, api, risk });
         }
         Ok(Confirmed(self))
     }
@@ -380,11 +380,11 @@ fn writes_of(request: &Request, risks: &[Risk], identity: &Identity) -> Vec<(usi
 }
 
 /// Returns what a person should know of a method before consenting: what it
-/// does, what is lost, and what reaches beyond the portal.
+/// does in this generation, what is lost, and what reaches beyond the portal.
 #[must_use]
-pub fn effects(name: &str) -> Map<String, Value> {
+pub fn effects(name: &str, api: Api) -> Map<String, Value> {
     let mut effects = Map::new();
-    let details = Method::parse(name).ok().and_then(|method| catalog::generations(&method).into_iter().flatten().next()?.details());
+    let details = Method::parse(name).ok().and_then(|method| catalog::find(&method, api)?.details());
     let Some(details) = details else { return effects };
     effects.insert("purpose".to_owned(), Value::from(details.purpose));
     if let Some(note) = details.note {

@@ -4,6 +4,7 @@
 
 use super::effects;
 use crate::call::ShapeError;
+use crate::catalog::Api;
 use crate::error::{Code, Coded};
 use crate::risk::Risk;
 use crate::schema::Problem;
@@ -48,6 +49,8 @@ pub enum Refusal {
     ReadOnly {
         /// The method.
         name: String,
+        /// The generation that is called.
+        api: Api,
         /// Its class.
         risk: Risk,
     },
@@ -56,6 +59,8 @@ pub enum Refusal {
     PlanRequired {
         /// The method.
         name: String,
+        /// The generation that is called.
+        api: Api,
         /// Its class.
         risk: Risk,
     },
@@ -64,6 +69,8 @@ pub enum Refusal {
     Unconfirmed {
         /// The method.
         name: String,
+        /// The generation that is called.
+        api: Api,
         /// Its class.
         risk: Risk,
     },
@@ -156,10 +163,12 @@ impl Coded for Refusal {
                 });
                 details.insert("fields".to_owned(), fields.collect());
             }
-            Refusal::ReadOnly { name, risk } | Refusal::PlanRequired { name, risk } | Refusal::Unconfirmed { name, risk } => {
+            Refusal::ReadOnly { name, api, risk }
+            | Refusal::PlanRequired { name, api, risk }
+            | Refusal::Unconfirmed { name, api, risk } => {
                 details.insert("method".to_owned(), Value::from(name.as_str()));
                 details.insert("risk".to_owned(), Value::from(risk.text()));
-                details.extend(effects(name));
+                details.extend(effects(name, *api));
                 let needs_plan = matches!(self, Refusal::PlanRequired { .. });
                 details.insert(
                     "gate".to_owned(),

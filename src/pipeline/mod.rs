@@ -147,7 +147,7 @@ fn preview(appraised: &Appraised) -> Vec<String> {
     let lines = appraised.request().calls().zip(appraised.risks()).map(|((name, call), risk)| {
         let label = if name.is_empty() { String::new() } else { format!("{name}: ") };
         let params: String = crate::json::canonical(&call.params).chars().take(200).collect();
-        let effects = gate::effects(&call.name);
+        let effects = gate::effects(&call.name, call.api);
         let words = ["purpose", "loses", "external_effect"].into_iter().filter_map(|key| effects.get(key)?.as_str().map(str::to_owned));
         format!("{label}{} ({}): {}: {params}", call.name, risk.text(), words.collect::<Vec<_>>().join("; "))
     });

@@ -130,3 +130,13 @@ fn a_signal_during_a_write_says_that_nobody_knows() {
     assert_eq!(world.run(&["crm.lead.add", "fields[TITLE]=x", "--confirm-write"]).error(8)["kind"], "outcome_unknown");
     world.emulator.stop();
 }
+
+#[test]
+fn a_refusal_and_a_plan_say_what_would_be_lost() {
+    let world = World::new();
+    let loses = "the lead and its activities, history and timeline";
+    assert_eq!(world.run(&["crm.lead.delete", "id=1"]).error(10)["loses"], loses);
+    let plan = world.run(&["crm.lead.delete", "id=1", "--plan-only"]).body(0);
+    assert!(plan["plan"]["preview"][0].as_str().unwrap().contains(loses));
+    assert!(world.requests().is_empty());
+}
