@@ -6,8 +6,12 @@
 mod batch;
 #[path = "emulator/data.rs"]
 mod data;
+#[path = "emulator/events.rs"]
+mod events;
 #[path = "emulator/faults.rs"]
 mod faults;
+#[path = "emulator/handler.rs"]
+mod handler;
 #[path = "emulator/http.rs"]
 mod http;
 #[path = "emulator/limits.rs"]

@@ -1,5 +1,6 @@
 //! The life of one request: arrival, latency, fault, execution, answer.
 
+use super::deliver::Deliveries;
 use super::envelope::Api;
 use super::execute::{self, Ask, Reply};
 use super::faults::{FaultBook, FaultKind};
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     pub(super) portal: Mutex<Portal>,
     pub(super) faults: FaultBook,
     pub(super) seen: SeenLog,
+    pub(super) deliveries: Deliveries,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) origin: String,
@@ -117,6 +119,8 @@ fn executed(shared: &Shared, job: &Job) -> Option<Reply> {
     });
     let reply =
         reply.unwrap_or_else(|error| Reply::json(500, &json!({"error": "INTERNAL_SERVER_ERROR", "error_description": error.to_string()})));
+    // Under the portal's lock: events leave in the order of the journal.
+    shared.deliveries.take(portal.take_outbox(), &shared.origin);
     if reply.executed {
         shared.seen.executed(job.number);
     }

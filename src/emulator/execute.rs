@@ -5,7 +5,7 @@ use super::envelope::{Answer, Api, OperatingTime, Refusal, success_document, tim
 use super::journal::Record;
 use super::portal::Turn;
 use super::request::Call;
-use super::{batch, batch_v3, limits, oauth, tasks_v3};
+use super::{batch, batch_v3, events, limits, oauth, tasks_v3};
 use crate::json::{canonical, sha256_hex};
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -95,7 +95,11 @@ fn run(turn: &mut Turn<'_>, ask: &Ask<'_>, params: &Value) -> Answer {
     let empty = Map::new();
     match (ask.api, ask.method) {
         (Api::V3, "batch") => batch_v3::call(turn, params),
-        (Api::V2, "batch") => batch::call(turn, params.as_object().unwrap_or(&empty)),
+        (Api::V2, "batch") => {
+            let params = params.as_object().unwrap_or(&empty);
+            turn.caller.connector = events::connector(params).unwrap_or_default();
+            batch::call(turn, params)
+        }
         (api, method) => {
             limits::check_operating(turn, method)?;
             turn.call(api, method, params.as_object().unwrap_or(&empty))

@@ -8,8 +8,10 @@
 //! what tests of a client need, and the machine's death ends the test anyway.
 
 use super::EmulatorError;
+use super::events::Binding;
 use super::limits::{BucketLevel, Charge};
 use super::oauth::IssuedTokens;
+use super::queue::QueuedEvent;
 use super::state::State;
 use crate::store::locked::{Locked, Mode, StoreError, read_if_exists};
 use serde::{Deserialize, Serialize};
@@ -45,7 +47,36 @@ pub(super) enum Record {
     Change(Change),
     Bucket(BucketLevel),
     Operating(Charge),
-    Answer { key: String, request_hash: String, body: String, until: i64 },
+    Answer {
+        key: String,
+        request_hash: String,
+        body: String,
+        until: i64,
+    },
+    Bound(Binding),
+    Unbound {
+        ids: Vec<u64>,
+    },
+    /// A handler was told that the queue has rows.
+    Signalled {
+        binding: u64,
+        at_ms: i64,
+    },
+    /// A row of the offline queue; a known id makes that row young again.
+    Queued(QueuedEvent),
+    Reserved {
+        process_id: String,
+        at: i64,
+        ids: Vec<u64>,
+    },
+    /// Rows are marked as failed and leave their reservation.
+    Failed {
+        ids: Vec<u64>,
+    },
+    /// Rows left the offline queue for good.
+    Unqueued {
+        ids: Vec<u64>,
+    },
 }
 
 /// One change of the portal's data.

@@ -8,7 +8,9 @@ mod batch;
 mod batch_v3;
 mod crm;
 mod crm_item;
+mod deliver;
 mod envelope;
+mod events;
 mod exchange;
 mod execute;
 mod faults;
@@ -17,10 +19,13 @@ mod journal;
 mod limits;
 mod names;
 mod oauth;
+mod offline;
 mod php;
 mod portal;
 mod query;
 mod query_v3;
+mod queue;
+mod raise;
 mod request;
 mod seen;
 mod server;
@@ -29,6 +34,7 @@ mod system;
 mod tasks;
 mod tasks_v3;
 
+pub use deliver::Delivery;
 pub use envelope::Api;
 pub use faults::{Fault, FaultError, FaultKind, fault_kinds};
 pub use journal::{Change, ChangeKind};
@@ -40,7 +46,7 @@ use crate::host::{Clock, Random, random_hex};
 use crate::secret::Secret;
 use crate::store::locked::{StoreError, replace_durable};
 use exchange::Shared;
-use portal::Portal;
+use portal::{Caller, Portal};
 use serde_json::json;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -85,14 +91,20 @@ pub enum EmulatorError {
     /// The server thread cannot run.
     #[error("cannot start the emulator's server: {0}")]
     Thread(io::Error),
+    /// No event has this name.
+    #[error("no event is called `{0}`")]
+    UnknownEvent(String),
+    /// The emulator was stopped.
+    #[error("the emulator has stopped")]
+    Stopped,
 }
 
 impl Coded for EmulatorError {
     fn code(&self) -> Code {
         match self {
             EmulatorError::Store(error) => error.code(),
-            EmulatorError::Bind { .. } => Code::Usage,
-            EmulatorError::Thread(_) => Code::LocalState,
+            EmulatorError::Bind { .. } | EmulatorError::UnknownEvent(_) => Code::Usage,
+            EmulatorError::Thread(_) | EmulatorError::Stopped => Code::LocalState,
         }
     }
 
@@ -100,7 +112,8 @@ impl Coded for EmulatorError {
         match self {
             EmulatorError::Store(error) => error.hint(),
             EmulatorError::Bind { .. } => Some("Choose another port, or 0 for any free one".to_owned()),
-            EmulatorError::Thread(_) => None,
+            EmulatorError::UnknownEvent(_) => Some("Names are those of the documentation, such as ONCRMDEALUPDATE".to_owned()),
+            EmulatorError::Thread(_) | EmulatorError::Stopped => None,
         }
     }
 }
@@ -144,6 +157,16 @@ pub struct Webhook {
     pub url: Secret,
 }
 
+/// Whom an event reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raised {
+    /// Rows of the offline queue that were added or made young again.
+    pub queued: usize,
+    /// Calls of online handlers, also those of `ONOFFLINEEVENT`, that were
+    /// begun; [`Emulator::deliveries`] tells how they end.
+    pub deliveries: usize,
+}
+
 /// A running emulator; it stops when it is dropped.
 pub struct Emulator {
     shared: Arc<Shared>,
@@ -160,6 +183,16 @@ pub struct Emulator {
 struct Ended {
     over: Mutex<bool>,
     changed: Condvar,
+}
+
+/// Tells it when it is dropped, so that a panic leaves nobody waiting.
+struct End(Arc<Ended>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        *self.0.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Emulator {
@@ -179,6 +212,7 @@ impl Emulator {
             portal: Mutex::new(portal),
             faults: faults::FaultBook::default(),
             seen: seen::SeenLog::default(),
+            deliveries: deliver::Deliveries::default(),
             limits: options.limits,
             clock: options.clock,
             origin,
@@ -230,6 +264,36 @@ impl Emulator {
         self.shared.seen.all()
     }
 
+    /// Returns the calls of online handlers that this server has ended, the
+    /// oldest first. One that failed is here and nowhere else.
+    #[must_use]
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.shared.deliveries.past()
+    }
+
+    /// Raises an event as if the administrator had caused it in the portal
+    /// itself.
+    ///
+    /// `data` is what handlers get under `data`. Waiting rows of the offline
+    /// queue become young again when `data` names the same object: `FIELDS.ID`
+    /// (with `FIELDS.ENTITY_TYPE_ID`) or `FIELDS_AFTER.ID`.
+    ///
+    /// # Errors
+    /// [`EmulatorError::UnknownEvent`] when no event has that name.
+    pub fn raise(&self, event: &str, data: serde_json::Value) -> Result<Raised, EmulatorError> {
+        let happened = raise::named(event, data).ok_or_else(|| EmulatorError::UnknownEvent(event.to_owned()))?;
+        let mut portal = self.shared.portal.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.stopping.load(Ordering::SeqCst) {
+            return Err(EmulatorError::Stopped);
+        }
+        let caller = Caller::at_home(system::ADMIN);
+        let queued = portal.turn(caller, &self.shared.faults, |turn| raise::raise(turn, &happened))?;
+        let events = portal.take_outbox();
+        let deliveries = events.len();
+        self.shared.deliveries.take(events, &self.shared.origin);
+        Ok(Raised { queued, deliveries })
+    }
+
     /// Blocks until the server has stopped.
     pub fn wait(&self) {
         let mut over = self.ended.over.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,12 +302,14 @@ impl Emulator {
         }
     }
 
-    /// Stops the server. What is being executed is finished, nothing is begun.
+    /// Stops the server. What is being executed is finished, nothing is begun;
+    /// calls of online handlers have five seconds left.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.stop.send_replace(true);
         // Whoever holds the portal is executing; the others see the flag.
         drop(self.shared.portal.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wait();
     }
 }
 
@@ -280,11 +346,14 @@ fn spawn(listener: TcpListener, server: (Arc<Shared>, watch::Receiver<bool>), en
     };
     let (shared, stop) = server;
     let run = move || {
-        runtime.block_on(server::serve(listener, shared, stop));
+        let _end = End(ended);
+        runtime.block_on(async {
+            tokio::spawn(deliver::run(shared.clone()));
+            server::serve(listener, shared.clone(), stop).await;
+            deliver::finish(&shared).await;
+        });
         // Waits of faults are not waited for.
         runtime.shutdown_background();
-        *ended.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        ended.changed.notify_all();
     };
     std::thread::Builder::new().name("emulator".to_owned()).spawn(run).map_err(EmulatorError::Thread)
 }

@@ -26,6 +26,9 @@ pub(super) struct IssuedTokens {
     spent: Option<String>,
     /// The pair that the portal hands out itself.
     first: bool,
+    /// A pair that events carry.
+    #[serde(default)]
+    event: bool,
 }
 
 /// The live tokens.
@@ -34,6 +37,16 @@ pub(super) struct TokenState {
     access: HashMap<String, AccessToken>,
     refresh: HashMap<String, RefreshToken>,
     first: Option<(String, String)>,
+    /// The youngest pair for events, by user.
+    event: HashMap<u64, EventTokens>,
+}
+
+/// A pair that events of one user carry.
+#[derive(Clone)]
+pub(super) struct EventTokens {
+    pub(super) access: String,
+    pub(super) refresh: String,
+    pub(super) expires_at: i64,
 }
 
 struct AccessToken {
@@ -63,6 +76,10 @@ impl TokenState {
         if tokens.first {
             self.first = Some((tokens.access.clone(), tokens.refresh.clone()));
         }
+        if tokens.event {
+            let pair = EventTokens { access: tokens.access.clone(), refresh: tokens.refresh.clone(), expires_at: tokens.expires_at };
+            self.event.insert(tokens.user, pair);
+        }
         self.access.insert(tokens.access.clone(), AccessToken { user: tokens.user, expires_at: tokens.expires_at });
         let expires_at = tokens.issued_at + REFRESH_LIFE_S;
         self.refresh.insert(tokens.refresh, RefreshToken { user: tokens.user, access: tokens.access, expires_at });
@@ -76,6 +93,14 @@ impl TokenState {
         }
     }
 
+    /// Returns the pair for events of a user while half of its life is left
+    /// and nobody has spent its refresh token.
+    fn event(&self, user: u64, at: (i64, i64)) -> Option<&EventTokens> {
+        let (now, life_s) = at;
+        let pair = self.event.get(&user)?;
+        (pair.expires_at - now > life_s / 2 && self.refresh.contains_key(&pair.refresh)).then_some(pair)
+    }
+
     /// Returns the pair that the portal handed out, while its refresh token
     /// still works.
     pub(super) fn unspent_first(&self, now: i64) -> Option<(&str, &str)> {
@@ -86,7 +111,19 @@ impl TokenState {
 
 /// Hands out the pair that a new application starts with.
 pub(super) fn issue_first(turn: &mut Turn<'_>, user: u64) {
-    issue(turn, user, None, true);
+    issue(turn, user, Purpose::First);
+}
+
+/// Returns the pair that an event of a user carries. One pair serves many
+/// events; it is none of those that clients hold, because spending one of its
+/// refresh tokens must not end a client's session.
+pub(super) fn event_tokens(turn: &mut Turn<'_>, user: u64) -> EventTokens {
+    let life_s = i64::try_from(turn.limits.token_ttl_s).unwrap_or(i64::MAX);
+    if let Some(pair) = turn.state.tokens.event(user, (turn.now.timestamp(), life_s)) {
+        return pair.clone();
+    }
+    let (access, refresh, expires_at) = issue(turn, user, Purpose::Event);
+    EventTokens { access, refresh, expires_at }
 }
 
 /// Answers the token endpoint: status and document.
@@ -125,7 +162,7 @@ fn refresh(turn: &mut Turn<'_>, params: &Map<String, Value>, origin: &str) -> Re
         _ => return Err((400, "invalid_grant", "Refresh token is invalid or expired")),
     };
     let spent = (!turn.limits.lenient_refresh).then(|| given.to_owned());
-    let (access, refresh, expires_at) = issue(turn, user, spent, false);
+    let (access, refresh, expires_at) = issue(turn, user, Purpose::Refresh { spent });
     Ok(json!({
         "access_token": access,
         "refresh_token": refresh,
@@ -141,7 +178,14 @@ fn refresh(turn: &mut Turn<'_>, params: &Map<String, Value>, origin: &str) -> Re
     }))
 }
 
-fn issue(turn: &mut Turn<'_>, user: u64, spent: Option<String>, first: bool) -> (String, String, i64) {
+/// Why a pair is issued.
+enum Purpose {
+    First,
+    Event,
+    Refresh { spent: Option<String> },
+}
+
+fn issue(turn: &mut Turn<'_>, user: u64, purpose: Purpose) -> (String, String, i64) {
     let (access, refresh) = (turn.random_hex(35), turn.random_hex(35));
     let issued_at = turn.now.timestamp();
     let expires_at = issued_at.saturating_add(i64::try_from(turn.limits.token_ttl_s).unwrap_or(i64::MAX));
@@ -151,8 +195,12 @@ fn issue(turn: &mut Turn<'_>, user: u64, spent: Option<String>, first: bool) -> 
         user,
         issued_at,
         expires_at,
-        spent,
-        first,
+        first: matches!(purpose, Purpose::First),
+        event: matches!(purpose, Purpose::Event),
+        spent: match purpose {
+            Purpose::Refresh { spent } => spent,
+            Purpose::First | Purpose::Event => None,
+        },
     }));
     (access, refresh, expires_at)
 }

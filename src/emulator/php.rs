@@ -1,8 +1,11 @@
 //! Parameters as PHP reads and writes them: `parse_str` with brackets, and
 //! arrays that turn into lists or objects by their keys.
 
-use percent_encoding::percent_decode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use serde_json::{Map, Value};
+
+/// What PHP's URL encoder leaves as it is, besides letters and digits.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// PHP ignores deeper nesting (`max_input_nesting_level`).
 const DEEPEST: usize = 64;
@@ -35,6 +38,32 @@ pub(super) fn array(entries: Map<String, Value>) -> Value {
 pub(super) fn decode(text: &str) -> String {
     let spaced = text.replace('+', " ");
     percent_decode(spaced.as_bytes()).decode_utf8_lossy().into_owned()
+}
+
+/// Writes a form: nested keys in brackets, every value a text, a flag as `1`
+/// or `0`. What is `null` or empty leaves no trace, as in PHP.
+pub(super) fn build_query(entries: &Map<String, Value>) -> String {
+    let mut pairs = Vec::new();
+    for (name, value) in entries {
+        write_pairs(&encode(name), value, &mut pairs);
+    }
+    pairs.join("&")
+}
+
+fn write_pairs(name: &str, value: &Value, pairs: &mut Vec<String>) {
+    let mut nested = |key: &str, value: &Value| write_pairs(&format!("{name}%5B{}%5D", encode(key)), value, pairs);
+    match value {
+        Value::Null => {}
+        Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| nested(&index.to_string(), item)),
+        Value::Object(entries) => entries.iter().for_each(|(key, entry)| nested(key, entry)),
+        Value::Bool(flag) => pairs.push(format!("{name}={}", u8::from(*flag))),
+        Value::Number(number) => pairs.push(format!("{name}={number}")),
+        Value::String(text) => pairs.push(format!("{name}={}", encode(text))),
+    }
+}
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string().replace("%20", "+")
 }
 
 /// One value or one array of a query under construction.
@@ -114,6 +143,21 @@ mod tests {
                 "e": "",
                 "k": {"5": "x"},
             })
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let Value::Object(form) =
+            json!({"event": "ONX", "data": {"FIELDS": {"ID": 7, "A b": "x&y=z ü"}, "LIST": ["1", true], "NONE": null, "EMPTY": []}})
+        else {
+            unreachable!()
+        };
+        let text = build_query(&form);
+        assert!(text.starts_with("event=ONX&data%5BFIELDS%5D%5BID%5D=7&"), "{text}");
+        assert_eq!(
+            Value::Object(parse_str(&text)),
+            json!({"event": "ONX", "data": {"FIELDS": {"ID": "7", "A b": "x&y=z ü"}, "LIST": ["1", "1"]}})
         );
     }
 

@@ -6,8 +6,9 @@ use super::faults::FaultBook;
 use super::journal::{Change, ChangeKind, Genesis, Journal, Record};
 use super::limits::Limits;
 use super::oauth::{TokenCheck, issue_first};
+use super::raise::{self, OnlineEvent};
 use super::state::{Row, State};
-use super::{crm, crm_item, system, tasks, tasks_v3};
+use super::{crm, crm_item, events, system, tasks, tasks_v3};
 use crate::host::{Clock, Random, random_hex, uuid_v7};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -21,6 +22,8 @@ pub(super) struct Portal {
     limits: Limits,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    /// Events that nobody has begun to deliver.
+    outbox: Vec<OnlineEvent>,
 }
 
 /// Who calls.
@@ -30,12 +33,19 @@ pub(super) struct Caller {
     /// `webhook:1` or `app`: what limits and idempotency keys belong to.
     pub(super) credential: String,
     pub(super) request_id: Option<String>,
+    /// The source key of the request, or nothing.
+    pub(super) connector: String,
 }
 
 impl Caller {
     /// Returns the caller of a request before its credential is checked.
     pub(super) fn unknown(request_id: Option<String>) -> Caller {
-        Caller { user: 0, credential: String::new(), request_id }
+        Caller { user: 0, credential: String::new(), request_id, connector: String::new() }
+    }
+
+    /// Returns an employee who acts in the portal itself, not through REST.
+    pub(super) fn at_home(user: u64) -> Caller {
+        Caller { user, ..Caller::unknown(None) }
     }
 
     /// Returns whether an application calls, not a webhook.
@@ -54,7 +64,7 @@ pub(super) struct Credential {
 impl Portal {
     /// Opens the data of a folder; makes it when there is none yet.
     pub(super) fn open(folder: &Path, limits: Limits, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Portal, EmulatorError> {
-        let mut portal = Portal { journal: Journal::new(folder), state: State::default(), limits, clock, random };
+        let mut portal = Portal { journal: Journal::new(folder), state: State::default(), limits, clock, random, outbox: Vec::new() };
         portal.turn(Caller::unknown(None), &FaultBook::default(), |turn| {
             if turn.state.genesis.is_none() {
                 let genesis = new_genesis(turn);
@@ -85,16 +95,25 @@ impl Portal {
             faults,
             caller,
             records: Vec::new(),
+            outbox: Vec::new(),
+            queued: Vec::new(),
         };
         let outcome = work(&mut turn);
-        let records = turn.records;
+        raise::signal(&mut turn);
+        let (records, outbox) = (turn.records, turn.outbox);
         if let Err(error) = self.journal.append(&mut file, &records) {
             // The memory is ahead of the file now: the next turn reads anew.
             self.state = State::default();
             self.journal.rewind();
             return Err(error);
         }
+        self.outbox.extend(outbox);
         Ok(outcome)
+    }
+
+    /// Hands over the events that online handlers must hear of.
+    pub(super) fn take_outbox(&mut self) -> Vec<OnlineEvent> {
+        std::mem::take(&mut self.outbox)
     }
 
     /// Returns what was fixed when the data set was made.
@@ -132,6 +151,10 @@ pub(super) struct Turn<'a> {
     pub(super) caller: Caller,
     random: &'a dyn Random,
     records: Vec<Record>,
+    /// Events for online handlers; they leave when the turn is in the journal.
+    pub(super) outbox: Vec<OnlineEvent>,
+    /// The source keys of the offline queues that this turn put rows into.
+    pub(super) queued: Vec<String>,
 }
 
 impl Turn<'_> {
@@ -160,8 +183,21 @@ impl Turn<'_> {
         }
     }
 
-    /// Runs one method that is no batch.
+    /// Runs one method that is no batch. Any call can bear a source key; it
+    /// belongs to the authorization, not to the method's parameters, and the
+    /// one of a batch holds for commands without their own (documented:
+    /// `api-reference/events/offline-events.md`).
     pub(super) fn call(&mut self, api: Api, method: &str, params: &Map<String, Value>) -> Answer {
+        let Some(connector) = events::connector(params) else { return self.dispatch(api, method, params) };
+        let mut params = params.clone();
+        params.retain(|name, _| !name.eq_ignore_ascii_case(events::CONNECTOR));
+        let inherited = std::mem::replace(&mut self.caller.connector, connector);
+        let answer = self.dispatch(api, method, &params);
+        self.caller.connector = inherited;
+        answer
+    }
+
+    fn dispatch(&mut self, api: Api, method: &str, params: &Map<String, Value>) -> Answer {
         match api {
             Api::V2 => self.call_v2(method, params),
             Api::V3 => tasks_v3::call(self, method, params)
@@ -176,6 +212,7 @@ impl Turn<'_> {
             ["crm", "item", action] => crm_item::call(self, method, action, params),
             ["crm", entity, action] => crm::call(self, method, (entity, action), params),
             ["tasks", "task", action] => tasks::call(self, method, action, params),
+            ["event" | "events", ..] => events::call(self, method, params),
             _ => system::call(self, method, params),
         };
         answer.unwrap_or_else(|| Err(Refusal::v2(404, "ERROR_METHOD_NOT_FOUND", "Method not found!")))
@@ -190,7 +227,7 @@ impl Turn<'_> {
         self.records.push(record);
     }
 
-    /// Changes an object and logs the change.
+    /// Changes an object, logs the change and tells those who listen.
     pub(super) fn change(&mut self, method: &str, entity: &str, id: u64, change: (ChangeKind, Row)) {
         let (kind, fields) = change;
         self.record(Record::Change(Change {
@@ -204,6 +241,7 @@ impl Turn<'_> {
             kind,
             fields: Value::Object(fields),
         }));
+        raise::changed(self, entity, id, kind);
     }
 
     /// Returns what was fixed when the data set was made.

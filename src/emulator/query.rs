@@ -96,6 +96,19 @@ impl Query {
         }
     }
 
+    /// Returns the first rows that match, out of rows that come in ascending
+    /// order of a column. They are sorted only when another order is asked for.
+    pub(super) fn first<'a>(&self, rows: impl Iterator<Item = &'a Row>, column: &str, limit: usize) -> Vec<&'a Row> {
+        let matching = rows.filter(|row| self.filter.matches(row));
+        if self.order.iter().all(|(name, direction)| name == column && *direction == Direction::Ascending) {
+            return matching.take(limit).collect();
+        }
+        let mut found: Vec<&Row> = matching.collect();
+        found.sort_by(|left, right| self.compare(left, right));
+        found.truncate(limit);
+        found
+    }
+
     fn compare(&self, left: &Row, right: &Row) -> Ordering {
         let text = |row: &Row, column: &str| row.get(column).map(value_text).unwrap_or_default();
         for (column, direction) in &self.order {

@@ -1,8 +1,10 @@
 //! The portal's memory, rebuilt by replaying the journal.
 
+use super::events::Bindings;
 use super::journal::{Change, ChangeKind, Genesis, Record};
 use super::limits::LimitState;
 use super::oauth::TokenState;
+use super::queue::Queue;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 
@@ -37,6 +39,8 @@ pub(super) struct State {
     pub(super) tokens: TokenState,
     pub(super) limits: LimitState,
     pub(super) answers: HashMap<String, StoredAnswer>,
+    pub(super) bindings: Bindings,
+    pub(super) queue: Queue,
     pub(super) last_seq: u64,
     /// The highest id of a phone number, address or other multiple value.
     pub(super) last_value_id: u64,
@@ -68,6 +72,13 @@ impl State {
             Record::Answer { key, request_hash, body, until } => {
                 self.answers.insert(key, StoredAnswer { request_hash, body, until });
             }
+            Record::Bound(binding) => self.bindings.bind(binding),
+            Record::Unbound { ids } => self.bindings.unbind(&ids),
+            Record::Signalled { binding, at_ms } => self.bindings.signal(binding, at_ms),
+            Record::Queued(event) => self.queue.put(event),
+            Record::Reserved { process_id, at, ids } => self.queue.reserve(&process_id, at, &ids),
+            Record::Failed { ids } => self.queue.fail(&ids),
+            Record::Unqueued { ids } => self.queue.remove(&ids),
         }
     }
 

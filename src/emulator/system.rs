@@ -67,6 +67,7 @@ pub(super) fn methods() -> Vec<String> {
     for entity in ENTITIES.iter().copied().chain(["item"]) {
         names.extend(["add", "delete", "fields", "get", "list", "update"].map(|action| format!("crm.{entity}.{action}")));
     }
+    names.extend(super::events::METHODS.iter().map(|name| (*name).to_owned()));
     names.extend(["add", "delete", "get", "getfields", "list", "update"].map(|action| format!("tasks.task.{action}")));
     names.sort_unstable();
     names

@@ -62,7 +62,7 @@ pub(crate) struct World {
     pub(crate) emulator: Emulator,
     pub(crate) data: PathBuf,
     pub(crate) client: Client,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 /// A response, read.
@@ -82,7 +82,12 @@ impl World {
         let data = folder.path().join("data");
         let mut options = options(&data);
         change(&mut options);
-        World { emulator: Emulator::start(options).unwrap(), data, client: client(), _folder: folder }
+        World { emulator: Emulator::start(options).unwrap(), data, client: client(), _folder: Some(folder) }
+    }
+
+    /// Starts one more server on a folder of somebody else.
+    pub(crate) fn in_folder(data: &Path) -> World {
+        World { emulator: Emulator::start(options(data)).unwrap(), data: data.to_owned(), client: client(), _folder: None }
     }
 
     /// Returns the administrator's address of a method.
