@@ -22,6 +22,12 @@ mod lists;
 mod methods;
 #[path = "emulator/oauth.rs"]
 mod oauth;
+#[path = "emulator/offline.rs"]
+mod offline;
+#[path = "emulator/online.rs"]
+mod online;
+#[path = "emulator/signals.rs"]
+mod signals;
 #[path = "emulator/support.rs"]
 mod support;
 #[path = "emulator/v3.rs"]

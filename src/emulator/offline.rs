@@ -35,8 +35,9 @@ use super::events::{denied, missing};
 use super::journal::Record;
 use super::portal::Turn;
 use super::query::{Query, Schema, value_text};
-use super::queue::{Lane, id_of};
+use super::queue::{Lane, Queue, id_of};
 use super::raise::MESSAGE_ID;
+use super::state::Row;
 use super::system::{ADMIN, param};
 use serde_json::{Map, Value, json};
 
@@ -92,45 +93,77 @@ impl Schema for QueueSchema {
     }
 }
 
+/// What `event.offline.get` asks for.
+struct Selection {
+    lane: Lane,
+    query: Query,
+    limit: usize,
+    /// The process whose rows are selected again; `None` takes free ones.
+    process_id: Option<String>,
+    then: Then,
+}
+
+/// What happens to the rows that were selected.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Delete,
+    Hold,
+}
+
+impl Selection {
+    fn parse(turn: &Turn<'_>, params: &Map<String, Value>) -> Result<Selection, Refusal> {
+        let limit = match param(params, "limit") {
+            None | Some(Value::Null) => Some(LIMIT),
+            Some(limit) => value_text(limit).trim().parse().ok().filter(|limit| *limit > 0),
+        };
+        let failed = param(params, "error").is_some_and(is_set);
+        Ok(Selection {
+            lane: Lane { connector: turn.caller.connector.clone(), failed },
+            query: Query::parse(params, &QueueSchema { inner: &[] })?,
+            limit: limit.ok_or_else(|| argument("Value must be positive integer"))?,
+            process_id: param(params, "process_id").filter(|id| !id.is_null()).map(|_| process_id(params)).transpose()?,
+            then: if param(params, "clear").is_none_or(|clear| clear.is_null() || is_set(clear)) { Then::Delete } else { Then::Hold },
+        })
+    }
+
+    fn rows<'a>(&self, queue: &'a Queue) -> Vec<&'a Row> {
+        match &self.process_id {
+            Some(process_id) => queue.held(process_id, &self.lane, &self.query, self.limit),
+            None => queue.next_free(&self.lane, &self.query, self.limit),
+        }
+    }
+}
+
 fn get(turn: &mut Turn<'_>, params: &Map<String, Value>) -> Answer {
-    let query = Query::parse(params, &QueueSchema { inner: &[] })?;
-    let limit = match param(params, "limit") {
-        None | Some(Value::Null) => LIMIT,
-        Some(limit) => {
-            value_text(limit).trim().parse().ok().filter(|limit| *limit > 0).ok_or_else(|| argument("Value must be positive integer"))?
-        }
-    };
-    let keeps = param(params, "clear").is_some_and(|clear| !is_set(clear));
-    let lane = Lane { connector: turn.caller.connector.clone(), failed: param(params, "error").is_some_and(is_set) };
-    let process = param(params, "process_id").filter(|id| !id.is_null()).map(|_| process_id(params)).transpose()?;
-    let queue = &turn.state.queue;
-    let rows = match &process {
-        Some(process_id) => queue.held(process_id, &lane, &query, limit),
-        None => queue.next_free(&lane, &query, limit),
-    };
-    let shown =
-        |row: &&super::state::Row| OPEN.iter().map(|name| ((*name).to_owned(), row.get(*name).cloned().unwrap_or_default())).collect();
+    let selection = Selection::parse(turn, params)?;
+    let rows = selection.rows(&turn.state.queue);
+    let shown = |row: &&Row| OPEN.iter().map(|name| ((*name).to_owned(), row.get(*name).cloned().unwrap_or_default())).collect();
     let events: Vec<Map<String, Value>> = rows.iter().map(shown).collect();
-    let mut ids: Vec<u64> = rows.iter().filter_map(|row| id_of(row)).collect();
-    if let (Some(process_id), false, false) = (&process, keeps, ids.is_empty()) {
-        ids = queue.messages_of(process_id, &lane.connector).into_iter().map(|(id, _)| id).collect();
-    }
-    let process_id = match (&process, keeps) {
-        (Some(known), _) => Some(known.clone()),
-        (None, true) => Some(turn.random_hex(16)),
-        (None, false) => None,
-    };
-    let answer = json!({"process_id": process_id, "events": events});
-    match process_id {
-        _ if ids.is_empty() => {}
-        Some(process_id) if keeps && process.is_none() => {
-            let at = turn.now.timestamp();
-            turn.record(Record::Reserved { process_id, at, ids });
+    let ids: Vec<u64> = rows.into_iter().filter_map(id_of).collect();
+    let process_id = match (selection.process_id, selection.then) {
+        (Some(process_id), then) => {
+            if then == Then::Delete && !ids.is_empty() {
+                let held = turn.state.queue.messages_of(&process_id, &selection.lane.connector);
+                let ids = held.into_iter().map(|(id, _)| id).collect();
+                turn.record(Record::Unqueued { ids });
+            }
+            Some(process_id)
         }
-        _ if keeps => {}
-        _ => turn.record(Record::Unqueued { ids }),
-    }
-    Ok(Success::new(answer))
+        (None, Then::Hold) => {
+            let process_id = turn.random_hex(16);
+            if !ids.is_empty() {
+                turn.record(Record::Reserved { process_id: process_id.clone(), at: turn.now.timestamp(), ids });
+            }
+            Some(process_id)
+        }
+        (None, Then::Delete) => {
+            if !ids.is_empty() {
+                turn.record(Record::Unqueued { ids });
+            }
+            None
+        }
+    };
+    Ok(Success::new(json!({"process_id": process_id, "events": events})))
 }
 
 fn list(turn: &Turn<'_>, params: &Map<String, Value>) -> Answer {
