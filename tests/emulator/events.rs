@@ -169,3 +169,29 @@ fn servers_of_one_folder_share_handlers_and_a_restart_keeps_them() {
     assert_eq!(again.app("event.get", &json!({})), bindings);
     assert_eq!(again.app("event.offline.get", &json!({}))["events"][0]["EVENT_DATA"], json!({"FIELDS": {"ID": "5"}}));
 }
+
+#[test]
+fn reservations_and_failures_hold_for_every_server_and_after_a_restart() {
+    let world = World::new();
+    let other = World::in_folder(&world.data);
+    world.bind_offline("ONCRMDEALUPDATE");
+    for id in 1..=4 {
+        other.emulator.raise("ONCRMDEALUPDATE", json!({"FIELDS": {"ID": id}})).unwrap();
+    }
+    let get = |server: &World, body: Value| server.app("event.offline.get", &body);
+    let ids = |answer: &Value| answer["events"].as_array().unwrap().iter().map(|row| row["ID"].clone()).collect::<Vec<_>>();
+    let process = get(&world, json!({"clear": 0, "limit": 3}))["process_id"].clone();
+    let held = get(&other, json!({"clear": 0, "process_id": process}));
+    assert_eq!(ids(&held), ["1", "2", "3"]);
+    other.app("event.offline.error", &json!({"process_id": process, "message_id": [held["events"][1]["MESSAGE_ID"]]}));
+    other.app("event.offline.clear", &json!({"process_id": process, "id": [3]}));
+    world.emulator.stop();
+    other.emulator.stop();
+    let again = World::in_folder(&world.data);
+    assert_eq!(ids(&get(&again, json!({"clear": 0, "process_id": process}))), ["1"]);
+    assert_eq!(ids(&get(&again, json!({"error": 1}))), ["2"]);
+    assert_eq!(ids(&get(&again, json!({}))), ["4"]);
+    // Ids of rows that are gone do not return.
+    again.emulator.raise("ONCRMDEALUPDATE", json!({"FIELDS": {"ID": 9}})).unwrap();
+    assert_eq!(ids(&get(&again, json!({}))), ["5"]);
+}
