@@ -16,6 +16,7 @@
 //! | gate | [`gate`] | the safety story; the only maker of permits |
 //! | wire | [`wire`] | the only HTTP to a portal |
 //! | pipeline | [`session`] [`output`] [`interrupt`] [`pipeline`] | one call, start to finish |
+//! | events | [`receive`] | what a portal sends to a handler |
 //! | uses | [`emulator`] | a portal on loopback |
 //! | faces | [`cli`] | parse and print |
 //!
@@ -68,6 +69,7 @@ pub mod output;
 pub mod packs;
 pub mod pipeline;
 pub mod query_string;
+pub mod receive;
 pub mod risk;
 pub mod schema;
 pub mod secret;

@@ -4,7 +4,9 @@
 //! checked, and encoded anew from that value; the caller's string itself never
 //! travels. Decoding follows PHP's `parse_str` for what callers write in good
 //! faith, and refuses what `parse_str` would quietly turn into something else
-//! (b24restdocs: settings/how-to-call-rest-api/data-encoding.md).
+//! (b24restdocs: settings/how-to-call-rest-api/data-encoding.md). Events are
+//! delivered as forms of the same syntax (b24restdocs:
+//! api-reference/events/index.md).
 
 use crate::method::short;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -31,15 +33,50 @@ pub enum QueryError {
     /// An empty list or map has no form in a query string.
     #[error("`{0}` is an empty list, which a batch command cannot carry; send it as a call of its own")]
     Empty(String),
+    /// There are more pairs than the reader takes.
+    #[error("there are more than {0} values")]
+    TooMany(usize),
+    /// A key has more brackets than the reader takes.
+    #[error("a key is nested deeper than {0}")]
+    TooDeep(usize),
+}
+
+/// What a reader takes of a text that anybody may have written: work and
+/// memory stay in proportion.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Values in all.
+    pub pairs: usize,
+    /// Parts of a key, its name included.
+    pub depth: usize,
+}
+
+impl Bounds {
+    /// For texts of the caller's own.
+    const NONE: Bounds = Bounds { pairs: usize::MAX, depth: usize::MAX };
 }
 
 /// Takes a query string apart. All values are strings; keys `0`, `1`, … in
 /// this order make a list.
 pub fn decode(query: &str) -> Result<Map<String, Value>, QueryError> {
+    decode_within(query, Bounds::NONE)
+}
+
+/// Takes a query string of a stranger apart: as [`decode`], within bounds.
+pub fn decode_within(query: &str, bounds: Bounds) -> Result<Map<String, Value>, QueryError> {
     let mut root = Map::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    let pairs = || query.split('&').filter(|pair| !pair.is_empty());
+    if pairs().nth(bounds.pairs).is_some() {
+        return Err(QueryError::TooMany(bounds.pairs));
+    }
+    for pair in pairs() {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let path = key_path(&unescape(key)?)?;
+        let name = unescape(key)?;
+        // Before it is split: a key may be as long as the whole text.
+        if name.matches('[').count() >= bounds.depth {
+            return Err(QueryError::TooDeep(bounds.depth));
+        }
+        let path = key_path(&name)?;
         insert(&mut root, &path, unescape(value)?, key)?;
     }
     for value in root.values_mut() {
@@ -142,6 +179,36 @@ fn encode_value(key: &str, label: &str, value: &Value, pairs: &mut Vec<String>) 
     Ok(())
 }
 
+/// Flattens an object to the pairs of a form, as PHP's `http_build_query`
+/// does: `true` is `1`, `false` and `null` are empty, and an empty list or
+/// object leaves no trace.
+#[must_use]
+pub fn form_pairs(payload: &Value) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    for (name, value) in payload.as_object().into_iter().flatten() {
+        flatten(name.clone(), value, &mut pairs);
+    }
+    pairs
+}
+
+fn flatten(key: String, value: &Value, pairs: &mut Vec<(String, String)>) {
+    let text = match value {
+        Value::Object(entries) => return entries.iter().for_each(|(name, item)| flatten(format!("{key}[{name}]"), item, pairs)),
+        Value::Array(items) => return items.iter().enumerate().for_each(|(index, item)| flatten(format!("{key}[{index}]"), item, pairs)),
+        Value::Null | Value::Bool(false) => String::new(),
+        Value::Bool(true) => "1".to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.clone(),
+    };
+    pairs.push((key, text));
+}
+
+/// Writes the body of a form.
+#[must_use]
+pub fn encode_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    pairs.into_iter().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect::<Vec<_>>().join("&")
+}
+
 fn escape(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
@@ -175,6 +242,29 @@ mod tests {
         assert_eq!(encode(json!({"a": {"b": null}}).as_object().unwrap()), Err(QueryError::Null("a[b]".to_owned())));
         assert!(encode(json!({"a": {"b]": 1}}).as_object().unwrap()).is_err());
         assert_eq!(encode(json!({"a": []}).as_object().unwrap()), Err(QueryError::Empty("a".to_owned())));
+    }
+
+    #[test]
+    fn a_strangers_text_is_read_within_bounds() {
+        let bounds = Bounds { pairs: 3, depth: 2 };
+        assert!(decode_within("a[b]=1&c=2&&d=3&", bounds).is_ok());
+        assert_eq!(decode_within("a=1&b=2&c=3&d=4", bounds), Err(QueryError::TooMany(3)));
+        for query in ["a[b][c]=1", "a%5Bb%5D%5bc%5d=1", &format!("a{}=1", "[]".repeat(100_000))] {
+            assert_eq!(decode_within(query, bounds), Err(QueryError::TooDeep(2)));
+        }
+    }
+
+    #[test]
+    fn a_form_is_flattened_as_php_does_it() {
+        let payload = json!({"event": "X", "data": {"a": [1, {"b": true}], "c": false, "d": null, "e": [], "f": {}, "g": "x y&z"}});
+        let pairs = form_pairs(&payload);
+        let expected =
+            [("event", "X"), ("data[a][0]", "1"), ("data[a][1][b]", "1"), ("data[c]", ""), ("data[d]", ""), ("data[g]", "x y&z")];
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, expected);
+        let read = decode(&encode_pairs(pairs)).unwrap();
+        assert_eq!(Value::Object(read), json!({"event": "X", "data": {"a": ["1", {"b": "1"}], "c": "", "d": "", "g": "x y&z"}}));
+        assert!(form_pairs(&json!([1])).is_empty());
     }
 
     #[test]

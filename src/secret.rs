@@ -8,9 +8,11 @@
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
+use subtle::ConstantTimeEq;
 
 /// What stands where a secret was.
 pub const MASK: &str = "***";
@@ -34,6 +36,16 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
+    }
+
+    /// Returns whether a text from outside is this secret.
+    ///
+    /// Digests are compared, and in constant time: how long it takes tells
+    /// neither where the two differ nor whether they are of one length.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let (own, other) = (Sha256::digest(self.expose()), Sha256::digest(text));
+        own.as_slice().ct_eq(other.as_slice()).into()
     }
 }
 
@@ -127,6 +139,15 @@ mod tests {
         assert_eq!(redactor.redact_text("<canary-1234>"), "<***>");
         redactor.learn(&Secret::new("canary-5678".to_owned()));
         assert_eq!(redactor.redact_text("canary-1234 canary-5678"), "*** ***");
+    }
+
+    #[test]
+    fn only_the_whole_secret_matches() {
+        let secret = Secret::new("51856fefc120afa4b628cc82d3935cce".to_owned());
+        assert!(secret.matches("51856fefc120afa4b628cc82d3935cce"));
+        for text in ["", "5", "51856fefc120afa4b628cc82d3935cc", "51856fefc120afa4b628cc82d3935ccf", "51856FEFC120AFA4B628CC82D3935CCE"] {
+            assert!(!secret.matches(text), "{text}");
+        }
     }
 
     #[test]

@@ -22,7 +22,9 @@ mod pace; // the rate that all processes share
 mod plan_tricks; // tricks with saved plans
 mod plans; // saved plans: what they say is sent, once
 mod readme; // every command of the README runs
+mod receive; // events that are delivered to this machine
 mod secrets; // no secret comes out
 mod secrets_wire; // nor from portals that are not there or repeat it
 mod tidy; // rules about the source
+mod trigger; // events for handlers of one's own
 mod world; // the harness

@@ -1,0 +1,197 @@
+//! The connections of a receiver: HTTP/1.1, bounded in number, size and time.
+
+use super::delivery::Delivery;
+use super::form::{self, Media};
+use super::refusal::{Claim, Refusal};
+use super::{Alarm, AlarmKind, Received, Shared, Stored};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+/// Pause after a connection could not be accepted (no file handles left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What requests under way get when the receiver stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// After this a connection is asked to end, so that nobody can hold one for
+/// good.
+const CONNECTION_LIFE: Duration = Duration::from_secs(60);
+
+/// Largest head of a request in bytes.
+const LARGEST_HEAD: usize = 16 * 1024;
+
+/// What a body gets before its first byte has come.
+const FIRST_RESERVE: usize = 16 * 1024;
+
+/// Serves until the sender says stop or is gone.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let most = u32::try_from(shared.options.max_connections.max(1)).unwrap_or(u32::MAX).min(65_536);
+    let slots = Arc::new(Semaphore::new(most as usize));
+    loop {
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot,
+            _ = stop.changed() => break,
+        };
+        let Ok(slot) = slot else { break };
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    tokio::spawn(connection((stream, peer.ip()), shared.clone(), stop.clone(), slot));
+                }
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            },
+            _ = stop.changed() => break,
+        }
+    }
+    drop(listener);
+    // Every slot is free when every connection has ended.
+    let _ = timeout(GRACE, slots.acquire_many(most)).await;
+}
+
+async fn connection(from: (TcpStream, IpAddr), shared: Arc<Shared>, mut stop: watch::Receiver<bool>, _slot: OwnedSemaphorePermit) {
+    let (stream, peer) = from;
+    // Without it an answer waits for the client's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let limit = shared.options.time_limit;
+    let service = service_fn(move |request| answer(shared.clone(), peer, request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // An error ends this connection only.
+        _ = connection.as_mut() => return,
+        _ = stop.changed() => {}
+        () = sleep(CONNECTION_LIFE) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(limit.saturating_mul(3), connection).await;
+}
+
+async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() == Method::GET && request.uri().path() == "/healthz" {
+        return Ok(response(200, None));
+    }
+    match receive(&shared, request).await {
+        Ok(()) => {
+            shared.counts[0].fetch_add(1, Ordering::Relaxed);
+            Ok(response(200, None))
+        }
+        Err(refusal) => {
+            shared.refused(&refusal, peer);
+            Ok(response(refusal.status(), refusal.header()))
+        }
+    }
+}
+
+/// Takes one request through all checks to the sink.
+async fn receive(shared: &Shared, request: Request<Incoming>) -> Result<(), Refusal> {
+    let (head, body) = request.into_parts();
+    if head.method != Method::POST {
+        return Err(Refusal::WrongVerb);
+    }
+    if shared.options.path.as_ref().is_some_and(|path| path != head.uri.path()) {
+        return Err(Refusal::NotFound);
+    }
+    let media = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).and_then(Media::of).ok_or(Refusal::WrongMedia)?;
+    let read = timeout(shared.options.time_limit, read(body, shared.options.body_limit));
+    let body = read.await.map_err(|_| Refusal::TooSlow)??;
+    let payload = form::decode(media, &body).ok_or(Refusal::Malformed(Claim::default()))?;
+    drop(body);
+    let claim = Claim::of(&payload);
+    shared.check_token(&payload, &claim)?;
+    let delivery = Delivery::from_payload(payload).ok_or_else(|| Refusal::Malformed(claim.clone()))?;
+    if let Some(Err(wait)) = shared.pace.as_ref().map(|pace| pace.take(shared.options.clock.boot_ns())) {
+        return Err(Refusal::TooFast(claim, wait));
+    }
+    store(shared, delivery).await.ok_or(Refusal::Unavailable(claim))
+}
+
+/// Reads a body. What announces that it is too large is not read at all; what
+/// does not is read up to the limit.
+async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(Refusal::TooLarge);
+    }
+    let mut bytes = Vec::with_capacity(announced.min(FIRST_RESERVE));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::Malformed(Claim::default()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            return Err(Refusal::TooLarge);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// Hands a delivery to the sink and waits until it is stored; `None` when it
+/// is not.
+async fn store(shared: &Shared, delivery: Delivery) -> Option<()> {
+    let (stored, is_stored) = oneshot::channel();
+    shared.sink.try_send(Received::Delivery { delivery, stored: Stored(stored) }).ok()?;
+    matches!(timeout(shared.options.time_limit, is_stored).await, Ok(Ok(true))).then_some(())
+}
+
+impl Shared {
+    /// Compares the application token with every right one, so that the time
+    /// does not tell which it is.
+    fn check_token(&self, payload: &Map<String, Value>, claim: &Claim) -> Result<(), Refusal> {
+        let given = payload.get("auth").map_or(&Value::Null, |auth| &auth["application_token"]);
+        let text = match given {
+            Value::Null => return Err(Refusal::MissingToken(claim.clone())),
+            Value::String(text) if text.is_empty() => return Err(Refusal::MissingToken(claim.clone())),
+            Value::String(text) => text,
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => return Err(Refusal::WrongToken(claim.clone())),
+        };
+        let right = self.options.application_tokens.iter().filter(|token| token.matches(text)).count();
+        if right > 0 { Ok(()) } else { Err(Refusal::WrongToken(claim.clone())) }
+    }
+
+    /// Counts a refusal and tells the owner.
+    fn refused(&self, refusal: &Refusal, peer: IpAddr) {
+        let Some((kind, claim)) = refusal.alarm() else { return };
+        let counter = match kind {
+            AlarmKind::MissingToken | AlarmKind::WrongToken => 1,
+            AlarmKind::TooLarge => 2,
+            AlarmKind::TooFast => 3,
+            AlarmKind::Malformed => 4,
+            AlarmKind::Unavailable => 5,
+        };
+        self.counts[counter].fetch_add(1, Ordering::Relaxed);
+        let alarm = Alarm { kind, event: claim.event, domain: claim.domain, peer, suppressed: 0 };
+        self.alarms.raise(alarm, self.options.clock.boot_ns(), |alarm| self.sink.try_send(Received::Alarm(alarm)).is_ok());
+    }
+}
+
+fn response(status: u16, header: Option<(&'static str, String)>) -> Response<Full<Bytes>> {
+    let text = if status == 200 { "ok\n" } else { "" };
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if let Some((name, value)) = header
+        && let Ok(value) = HeaderValue::from_str(&value)
+    {
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+    response
+}
