@@ -179,9 +179,9 @@ fn encode_value(key: &str, label: &str, value: &Value, pairs: &mut Vec<String>) 
     Ok(())
 }
 
-/// Flattens an object to the pairs of a form, as PHP's `http_build_query`
-/// does: `true` is `1`, `false` and `null` are empty, and an empty list or
-/// object leaves no trace.
+/// Flattens an object to the pairs of a form, as events are written: `true` is
+/// `1`, `false` is `0`, `null` is empty, and an empty list or object leaves no
+/// trace (b24restdocs: api-reference/chat-bots/chat-bots-v2/imbot.v2/events/events.md).
 #[must_use]
 pub fn form_pairs(payload: &Value) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
@@ -195,8 +195,8 @@ fn flatten(key: String, value: &Value, pairs: &mut Vec<(String, String)>) {
     let text = match value {
         Value::Object(entries) => return entries.iter().for_each(|(name, item)| flatten(format!("{key}[{name}]"), item, pairs)),
         Value::Array(items) => return items.iter().enumerate().for_each(|(index, item)| flatten(format!("{key}[{index}]"), item, pairs)),
-        Value::Null | Value::Bool(false) => String::new(),
-        Value::Bool(true) => "1".to_owned(),
+        Value::Null => String::new(),
+        Value::Bool(is_set) => u8::from(*is_set).to_string(),
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.clone(),
     };
@@ -259,11 +259,11 @@ mod tests {
         let payload = json!({"event": "X", "data": {"a": [1, {"b": true}], "c": false, "d": null, "e": [], "f": {}, "g": "x y&z"}});
         let pairs = form_pairs(&payload);
         let expected =
-            [("event", "X"), ("data[a][0]", "1"), ("data[a][1][b]", "1"), ("data[c]", ""), ("data[d]", ""), ("data[g]", "x y&z")];
+            [("event", "X"), ("data[a][0]", "1"), ("data[a][1][b]", "1"), ("data[c]", "0"), ("data[d]", ""), ("data[g]", "x y&z")];
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(pairs, expected);
         let read = decode(&encode_pairs(pairs)).unwrap();
-        assert_eq!(Value::Object(read), json!({"event": "X", "data": {"a": ["1", {"b": "1"}], "c": "", "d": "", "g": "x y&z"}}));
+        assert_eq!(Value::Object(read), json!({"event": "X", "data": {"a": ["1", {"b": "1"}], "c": "0", "d": "", "g": "x y&z"}}));
         assert!(form_pairs(&json!([1])).is_empty());
     }
 

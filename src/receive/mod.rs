@@ -95,7 +95,7 @@ pub enum Received {
     /// An event whose token was right.
     Delivery {
         /// The event.
-        delivery: Delivery,
+        delivery: Box<Delivery>,
         /// Where to say that it is stored.
         stored: Stored,
     },
@@ -112,6 +112,7 @@ pub struct Stored(oneshot::Sender<bool>);
 impl Stored {
     /// Says that the event is on disk: the portal is answered 200. Returns
     /// whether somebody was still waiting for it.
+    #[expect(clippy::must_use_candidate, reason = "who has stored it need not care who still waits")]
     pub fn confirm(self) -> bool {
         self.0.send(true).is_ok()
     }

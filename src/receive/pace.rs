@@ -7,32 +7,33 @@ use std::time::Duration;
 /// A pace that many connections share.
 #[derive(Debug)]
 pub(super) struct Pace {
-    interval_ns: u64,
-    tolerance_ns: u64,
-    /// When the next one would be due if none came early.
-    due_ns: Mutex<u64>,
+    interval: Duration,
+    tolerance: Duration,
+    /// When the next one would be due if none came early, on the caller's
+    /// clock.
+    due: Mutex<Duration>,
 }
 
 impl Pace {
     /// Makes a pace; `None` where a rate or burst of 0 means that there is no
     /// limit.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a pace is rounded to nanoseconds and capped")]
     pub(super) fn new(rate_per_s: f64, burst: u32) -> Option<Pace> {
         let interval_s = 1.0 / rate_per_s;
         let is_limited = rate_per_s > 0.0 && interval_s.is_finite() && burst > 0;
-        let interval_ns = (interval_s * 1e9) as u64;
-        let tolerance_ns = interval_ns.saturating_mul(u64::from(burst.saturating_sub(1)));
-        is_limited.then(|| Pace { interval_ns, tolerance_ns, due_ns: Mutex::new(0) })
+        let interval = Duration::try_from_secs_f64(interval_s).ok().filter(|_| is_limited)?;
+        let tolerance = interval.saturating_mul(burst.saturating_sub(1));
+        Some(Pace { interval, tolerance, due: Mutex::new(Duration::ZERO) })
     }
 
     /// Takes a turn; the error says how long to wait for one.
     pub(super) fn take(&self, now_ns: u64) -> Result<(), Duration> {
-        let mut due = self.due_ns.lock().unwrap_or_else(PoisonError::into_inner);
-        let ahead = due.saturating_sub(now_ns);
-        if ahead > self.tolerance_ns {
-            return Err(Duration::from_nanos(ahead - self.tolerance_ns));
+        let now = Duration::from_nanos(now_ns);
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let ahead = due.saturating_sub(now);
+        if ahead > self.tolerance {
+            return Err(ahead.saturating_sub(self.tolerance));
         }
-        *due = (*due).max(now_ns).saturating_add(self.interval_ns);
+        *due = (*due).max(now).saturating_add(self.interval);
         Ok(())
     }
 }

@@ -148,7 +148,7 @@ async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
 /// is not.
 async fn store(shared: &Shared, delivery: Delivery) -> Option<()> {
     let (stored, is_stored) = oneshot::channel();
-    shared.sink.try_send(Received::Delivery { delivery, stored: Stored(stored) }).ok()?;
+    shared.sink.try_send(Received::Delivery { delivery: Box::new(delivery), stored: Stored(stored) }).ok()?;
     matches!(timeout(shared.options.time_limit, is_stored).await, Ok(Ok(true))).then_some(())
 }
 

@@ -33,7 +33,14 @@ pub(super) struct Http {
 
 /// Builds a client for one server.
 pub(super) fn build(server: &Portal, timeout: Duration, ca_file: Option<&Path>) -> Result<Http, String> {
-    let builder = Client::builder()
+    let builder = plain(timeout);
+    let builder = if server.is_loopback() { without_tls(builder)? } else { with_tls(builder.https_only(true), ca_file)? };
+    Ok(Http { client: builder.build().map_err(describe)?, runtime: runtime()? })
+}
+
+/// Returns what all clients have in common.
+pub(super) fn plain(timeout: Duration) -> ClientBuilder {
+    Client::builder()
         .user_agent(concat!("b24/", env!("CARGO_PKG_VERSION")))
         .timeout(timeout)
         // Below the whole limit, or a write that found no connection could
@@ -44,16 +51,18 @@ pub(super) fn build(server: &Portal, timeout: Duration, ca_file: Option<&Path>) 
         .referer(false)
         .retry(reqwest::retry::never())
         .http1_only()
-        .pool_max_idle_per_host(0);
-    let builder = if server.is_loopback() { without_tls(builder)? } else { with_tls(builder, ca_file)? };
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    Ok(Http { client: builder.build().map_err(describe)?, runtime })
+        .pool_max_idle_per_host(0)
+}
+
+/// Returns what runs a client on the calling thread.
+pub(super) fn runtime() -> Result<Runtime, String> {
+    runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
 /// Loopback needs neither a proxy nor certificate authorities, whose loading
 /// costs more than the call; `https` to loopback works with `B24_CA_FILE` only
 /// on other hosts and is refused here by an empty set.
-fn without_tls(builder: ClientBuilder) -> Result<ClientBuilder, String> {
+pub(super) fn without_tls(builder: ClientBuilder) -> Result<ClientBuilder, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -63,10 +72,11 @@ fn without_tls(builder: ClientBuilder) -> Result<ClientBuilder, String> {
     Ok(builder.no_proxy().tls_backend_preconfigured(config))
 }
 
-fn with_tls(builder: ClientBuilder, ca_file: Option<&Path>) -> Result<ClientBuilder, String> {
+/// Takes the system's certificate authorities, and further ones of a file.
+pub(super) fn with_tls(builder: ClientBuilder, ca_file: Option<&Path>) -> Result<ClientBuilder, String> {
     // Fails only when it was installed before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = builder.https_only(true).tls_version_min(reqwest::tls::Version::TLS_1_2);
+    let builder = builder.tls_version_min(reqwest::tls::Version::TLS_1_2);
     let Some(path) = ca_file else { return Ok(builder) };
     let pem = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(describe)?;
@@ -107,7 +117,7 @@ async fn read(mut response: Response) -> Result<Answer, reqwest::Error> {
 }
 
 /// Returns what went wrong without the address.
-fn describe(error: reqwest::Error) -> String {
+pub(super) fn describe(error: reqwest::Error) -> String {
     let kind = if error.is_timeout() {
         "no answer in time"
     } else if error.is_connect() {

@@ -4,5 +4,7 @@ pub mod answer;
 pub mod auth;
 pub mod batch_answer;
 mod client;
+pub mod deliver;
 pub mod retry;
+pub mod target;
 pub mod transport;
