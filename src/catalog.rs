@@ -9,6 +9,7 @@
 //! test `catalog::the_table_is_current`.
 
 pub mod events;
+pub mod payloads;
 pub mod server_errors;
 
 use crate::method::Method;

@@ -11,6 +11,7 @@ use crate::catalog::Api;
 use crate::credential::{Credential, CredentialError, Sources};
 use crate::error::{Code, Coded};
 use crate::host::Host;
+use crate::ids::Portal;
 use crate::packs::{Allowlist, PacksError};
 use crate::secret::Redactor;
 use crate::store::audit::AuditPlace;
@@ -163,6 +164,31 @@ impl Settings {
         }
         redactor
     }
+}
+
+/// Returns the host of every portal and authorization server that is known
+/// here: what is configured in any profile or variable, and what this state
+/// has seen. Nothing but a call may go to them.
+pub fn known_portals(options: &Options, host: &Host, settings: &Settings) -> Result<Vec<String>, SettingsError> {
+    let mut known: Vec<String> = settings.credential.iter().flatten().map(|credential| credential.portal().host().to_owned()).collect();
+    let configured = ConfigDir::new(config_folder(options, host)).portals()?;
+    let variables = ["B24_DOMAIN", "B24_WEBHOOK_URL", "B24_OAUTH_URL"].into_iter().filter_map(|name| host.env.get(name).map(str::to_owned));
+    known.extend(
+        configured.into_iter().chain(variables).filter_map(|text| Portal::parse(&text).ok()).map(|portal| portal.host().to_owned()),
+    );
+    // On this machine a port is a portal only while one serves there.
+    known.extend(
+        settings
+            .state
+            .portals()
+            .iter()
+            .filter_map(|id| Portal::parse(id).ok())
+            .filter(|portal| !portal.is_loopback())
+            .map(|portal| portal.host().to_owned()),
+    );
+    known.sort_unstable();
+    known.dedup();
+    Ok(known)
 }
 
 /// Why the settings cannot be used.

@@ -1,6 +1,7 @@
 //! The command line as clap knows it.
 
 mod discovery;
+mod trigger;
 
 use crate::catalog::Api;
 use crate::gate::Consent;
@@ -8,6 +9,7 @@ use crate::settings::Options;
 use clap::{Args, Parser, Subcommand};
 pub(super) use discovery::{Catalog, Describe, Policy};
 use std::path::PathBuf;
+pub(super) use trigger::Trigger;
 
 /// Safety-gated command line for the Bitrix24 REST API
 #[derive(Debug, Parser)]
@@ -92,6 +94,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<Packs>,
     },
+    /// Deliver an event to a handler of yours, as a portal does
+    Trigger(Trigger),
     /// Run the built-in portal for other clients
     Emulator {
         #[command(subcommand)]

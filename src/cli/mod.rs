@@ -14,6 +14,7 @@ mod policy;
 mod records;
 mod route;
 mod search;
+mod trigger;
 
 use crate::env::Env;
 use crate::error::{Code, Exit, Failure};
@@ -27,7 +28,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 /// Variables whose values must never be printed.
-const SECRET_VARIABLES: &[&str] = &["B24_WEBHOOK_URL", "B24_WEBHOOK_CODE", "B24_ACCESS_TOKEN", "B24_REFRESH_TOKEN", "B24_CLIENT_SECRET"];
+const SECRET_VARIABLES: &[&str] =
+    &["B24_WEBHOOK_URL", "B24_WEBHOOK_CODE", "B24_ACCESS_TOKEN", "B24_REFRESH_TOKEN", "B24_CLIENT_SECRET", "B24_APPLICATION_TOKEN"];
 
 /// The whole program: parses the arguments, runs the command, prints, and
 /// returns the exit status.
@@ -81,6 +83,7 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
         Command::Packs { command } => help::packs(command.as_ref(), host),
         Command::Policy { command } => policy::run(&command, &global, host),
         Command::Catalog { command } => inventory::run(&command, &global, host),
+        Command::Trigger(args) => trigger::run(&args, &global, host, format),
         Command::Emulator { command } => emulator::run(&command, &global, host, format),
         Command::Help { topic } => help::topic(topic.as_deref(), host),
     }

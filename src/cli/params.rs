@@ -30,10 +30,19 @@ pub(super) fn read(params: Option<&str>, items: &[String], host: &mut Host) -> R
             None => parse(text, "--params")?,
         },
     };
-    for (index, item) in items.iter().enumerate() {
-        add(&mut value, (index + 1, item), &host.cwd)?;
-    }
+    apply(&mut value, items, &host.cwd)?;
     Ok(value)
+}
+
+/// Adds items to a value, from left to right.
+pub(super) fn apply(value: &mut Value, items: &[String], cwd: &Path) -> Result<(), Failure> {
+    items.iter().enumerate().try_for_each(|(index, item)| add(value, (index + 1, item), cwd))
+}
+
+/// Returns whether the value of an item comes from a file.
+pub(super) fn reads_file(item: &str) -> bool {
+    let rest = key_end(item).map_or("", |end| &item[end..]);
+    rest.starts_with('@') || rest.starts_with(":=@")
 }
 
 fn usage(message: String) -> Failure {

@@ -157,6 +157,13 @@ impl ConfigDir {
         Ok(read(&path)?.map(|text| parse::<ConfigFile>(&path, &text)).transpose()?.unwrap_or_default().packs)
     }
 
+    /// Reads the addresses of every profile: portals and authorization servers.
+    pub fn portals(&self) -> Result<Vec<String>, ConfigError> {
+        let path = self.0.join("config.toml");
+        let file: ConfigFile = read(&path)?.map(|text| parse(&path, &text)).transpose()?.unwrap_or_default();
+        Ok(file.profiles.into_values().flat_map(|profile| [profile.portal, profile.oauth_url]).flatten().collect())
+    }
+
     /// Reads one profile; `None` when there is no configuration of this name
     /// and the caller did not ask for one.
     pub fn profile(&self, name: &str, is_required: bool) -> Result<Option<Profile>, ConfigError> {

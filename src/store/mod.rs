@@ -103,6 +103,13 @@ impl StateDir {
         self.root.join("portals").join(file_name(id))
     }
 
+    /// Returns the ids of the portals that have a folder here.
+    #[must_use]
+    pub fn portals(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root.join("portals")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
     /// Returns the place of a kind of state that is not a portal's.
     #[must_use]
     pub fn place(&self, name: &str) -> PathBuf {

@@ -1,0 +1,233 @@
+//! `b24 trigger`: an event as a portal delivers it, for a handler of one's own.
+//!
+//! Arguments may come from anybody, and what is delivered leaves without a
+//! gate. So to another machine nothing goes that was not written in the
+//! arguments themselves: no file by `@`, and no token out of the environment.
+//!
+//! The form is that of an event that no user caused: `auth` names the portal
+//! and proves it by the application token, but carries no access token
+//! (b24restdocs: api-reference/events/index.md).
+
+use super::args::{Global, Trigger};
+use super::{Stop, params, printed};
+use crate::catalog::payloads;
+use crate::error::{Code, Failure, Outcome};
+use crate::host::Host;
+use crate::method::shown;
+use crate::output::{self, ErrorFormat};
+use crate::query_string::form_pairs;
+use crate::secret::{MASK, Secret};
+use crate::settings;
+use crate::store::config::read_secret;
+use crate::wire::deliver::{DeliverError, Deliverer};
+use crate::wire::target::{AllowList, Target};
+use serde_json::{Map, Value, json};
+use std::io::Read;
+
+/// What items may set.
+const ROOTS: &[&str] = &["data", "auth", "ts", "event_handler_id"];
+
+/// Names that would make an event carry what a triggered one must not.
+const CREDENTIALS: &[&str] = &["access_token", "refresh_token", "application_token", "client_secret"];
+
+/// Events that come without the number of a subscription.
+const WITHOUT_SUBSCRIPTION: &[&str] =
+    &["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL", "ONAPPPAYMENT", "ONAPPMETHODCONFIRM", "ONOFFLINEEVENT"];
+
+/// The portal that a triggered event names unless told otherwise.
+const DOMAIN: &str = "portal.example";
+const MEMBER_ID: &str = "0123456789abcdef0123456789abcdef";
+
+/// Longest application token that is taken for one; documented ones have 32.
+const LONGEST_TOKEN: usize = 128;
+
+pub(super) fn run(args: &Trigger, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
+    let event = event(args)?;
+    let to = args
+        .to
+        .as_deref()
+        .ok_or_else(|| usage("--to is missing: the address of the handler").hint("For example --to http://127.0.0.1:8080/handler"))?;
+    refuse_literal_token(args)?;
+    let options = global.options();
+    let settings = settings::resolve(&options, host)?;
+    let portals = settings::known_portals(&options, host, &settings)?;
+    let target = Target::parse(to, &AllowList { hosts: args.allow_host.clone(), portals })?;
+    let payload = payload(&event, &args.items, &target, host)?;
+    let token = application_token(args, &target, host)?;
+    if args.dry_run {
+        return dry_run(args, payload, &target, token.as_ref(), host);
+    }
+    if token.is_none() {
+        output::note(
+            host,
+            "notice",
+            "no_application_token",
+            "the event carries no application token: a handler that checks it refuses",
+            format,
+        );
+    }
+    crate::interrupt::watch();
+    let deliverer = Deliverer::new(target, settings.limits.timeout, settings.ca_file.as_deref())?;
+    let status = deliver(&deliverer, &event, &payload, (token.as_ref(), args.count))?;
+    let done = json!({
+        "schema": "b24.trigger/1", "event": event, "to": deliverer.target().shown(), "status": status, "delivered": args.count,
+    });
+    printed(output::value(host, &done))?;
+    Ok(())
+}
+
+fn usage(message: &str) -> Failure {
+    Failure::new(Code::Usage, message)
+}
+
+/// Returns the event's name as it is delivered: in upper case.
+fn event(args: &Trigger) -> Result<String, Failure> {
+    let name = &args.event;
+    let is_name = (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte));
+    if !is_name {
+        return Err(usage("the event is not a name of letters, digits, dots and underscores").hint("For example ONCRMDEALADD"));
+    }
+    if !args.unlisted && !payloads::is_known(name) {
+        let suggestions = payloads::suggestions(name);
+        let hint = match suggestions.is_empty() {
+            true => "b24 search finds events; --unlisted takes any name".to_owned(),
+            false => format!("Did you mean {}? --unlisted takes any name", suggestions.join(", ")),
+        };
+        return Err(usage(&format!("the event {} is not documented", shown(name))).hint(hint).with("suggest", suggestions));
+    }
+    Ok(name.to_ascii_uppercase())
+}
+
+/// Arguments are visible to every user of a machine, and stay in histories.
+fn refuse_literal_token(args: &Trigger) -> Result<(), Failure> {
+    match args.application_token.as_deref() {
+        None | Some("-") => Ok(()),
+        Some(source) if source.len() > 1 && source.starts_with('@') => Ok(()),
+        Some(_) => Err(usage("--application-token takes @FILE or -, never the token itself")
+            .hint("Other users can read arguments; put the token in a file of mode 0600 or in B24_APPLICATION_TOKEN")),
+    }
+}
+
+/// Reads the application token. Out of the environment it goes to handlers on
+/// this machine only.
+fn application_token(args: &Trigger, target: &Target, host: &mut Host) -> Result<Option<Secret>, Failure> {
+    let text = match args.application_token.as_deref() {
+        None => host.env.get("B24_APPLICATION_TOKEN").filter(|_| target.is_loopback()).map(str::to_owned),
+        Some("-") if host.stdin_is_terminal => return Err(usage("--application-token - reads standard input, which is a terminal")),
+        Some("-") => {
+            let mut text = String::new();
+            let read = host.stdin.by_ref().take(4096).read_to_string(&mut text);
+            read.map_err(|error| usage(&format!("standard input cannot be read: {error}")))?;
+            Some(text.trim().to_owned())
+        }
+        Some(source) => Some(read_secret(&host.cwd.join(source.trim_start_matches('@')))?),
+    };
+    // What is no token may be another secret, out of a file named by mistake.
+    let is_token = |text: &String| {
+        (1..=LONGEST_TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    match text {
+        Some(text) if !is_token(&text) => Err(usage("the application token is not one word of letters and digits")),
+        text => Ok(text.map(Secret::new)),
+    }
+}
+
+/// Makes the event: what its family carries, then the items.
+fn payload(event: &str, items: &[String], target: &Target, host: &Host) -> Result<Value, Failure> {
+    let mut shape = payloads::shape(event);
+    let (id, items) = match items.split_first() {
+        Some((first, rest)) if !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit()) => (Some(first), rest),
+        _ => (None, items),
+    };
+    if id.is_some_and(|id| !shape.set_id(id)) {
+        return Err(usage(&format!("{event} carries no id")).hint("Set what it carries by items such as data[KEY]=text"));
+    }
+    for (index, item) in items.iter().enumerate() {
+        check_item(index + 1 + usize::from(id.is_some()), item, target)?;
+    }
+    let mut payload =
+        json!({"event": event, "event_handler_id": "1", "data": shape.data, "ts": host.clock.now().timestamp().to_string(), "auth": {}});
+    if let Some(members) = payload.as_object_mut().filter(|_| WITHOUT_SUBSCRIPTION.contains(&event)) {
+        members.shift_remove("event_handler_id");
+    }
+    params::apply(&mut payload, items, &host.cwd)?;
+    let Value::Object(given) = payload["auth"].take() else {
+        return Err(usage("auth is an object, set by items such as auth[domain]=text"));
+    };
+    payload["auth"] = Value::Object(auth(given));
+    match carries_credential(&payload) {
+        true => {
+            Err(Failure::new(Code::CredentialInParams, "a triggered event carries no access token, and its application token is no item")
+                .hint("--application-token @FILE sets the application token"))
+        }
+        false => Ok(payload),
+    }
+}
+
+fn check_item(number: usize, item: &str, target: &Target) -> Result<(), Failure> {
+    let root = item.split(['[', '=', ':', '@']).next().unwrap_or_default();
+    if !ROOTS.contains(&root) {
+        let message = format!("item {number} does not begin with data, auth, ts or event_handler_id");
+        return Err(usage(&message).hint("A number as the first item is the object's id; else write data[FIELDS][ID]=42"));
+    }
+    if params::reads_file(item) && !target.is_loopback() {
+        return Err(Failure::new(Code::PolicyDenied, format!("item {number} reads a file, which is delivered to this machine only")));
+    }
+    Ok(())
+}
+
+/// Adds to the given members of `auth` those that every event has.
+fn auth(given: Map<String, Value>) -> Map<String, Value> {
+    let domain = given.get("domain").and_then(Value::as_str).unwrap_or(DOMAIN).to_owned();
+    let mut auth = Map::new();
+    for (name, value) in [
+        ("domain", domain.clone()),
+        ("server_endpoint", "https://oauth.bitrix.info/rest/".to_owned()),
+        ("status", "L".to_owned()),
+        ("client_endpoint", format!("https://{domain}/rest/")),
+        ("member_id", MEMBER_ID.to_owned()),
+    ] {
+        auth.insert(name.to_owned(), Value::from(value));
+    }
+    auth.extend(given);
+    auth
+}
+
+/// Looks at the names as they are sent: a key of an item may itself contain
+/// brackets.
+fn carries_credential(payload: &Value) -> bool {
+    let is_credential = |part: &str| CREDENTIALS.iter().any(|known| part.trim().eq_ignore_ascii_case(known));
+    form_pairs(payload).iter().any(|(key, _)| key.split(['[', ']']).any(is_credential))
+}
+
+fn dry_run(args: &Trigger, mut payload: Value, target: &Target, token: Option<&Secret>, host: &mut Host) -> Result<(), Stop> {
+    if token.is_some() {
+        payload["auth"]["application_token"] = Value::from(MASK);
+    }
+    let plan = json!({
+        "schema": "b24.trigger/1", "dry_run": true, "event": payload["event"], "to": target.shown(), "count": args.count, "payload": payload,
+    });
+    printed(output::value(host, &plan))?;
+    Ok(())
+}
+
+/// Delivers one after the other and returns the last status; stops at the
+/// first that is not taken.
+fn deliver(deliverer: &Deliverer, event: &str, payload: &Value, how: (Option<&Secret>, u32)) -> Result<u16, Failure> {
+    let (token, count) = how;
+    let pairs = form_pairs(payload);
+    let mut last = 0;
+    for delivered in 0..count {
+        let tell = |failure: Failure| failure.with("event", event).with("to", deliverer.target().shown()).with("delivered", delivered);
+        last = deliverer.post_form_blocking(&pairs, token).map_err(|error| {
+            let is_sent = matches!(error, DeliverError::NoAnswer(_));
+            let failure = tell(Failure::from(error));
+            if is_sent { failure.sent(Outcome::Unknown) } else { failure }
+        })?;
+        if !(200..300).contains(&last) {
+            let failure = Failure::new(Code::ApiError, format!("the handler answered {last}")).sent(Outcome::NotApplied);
+            return Err(tell(failure).with("status", last));
+        }
+    }
+    Ok(last)
+}
