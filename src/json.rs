@@ -15,6 +15,7 @@ use std::io::{self, Write};
 
 /// Names that `serde_json` gives a private meaning; no caller's key may.
 const RESERVED_KEY: &str = "$serde_json::private";
+const NUMBER_KEY: &str = "$serde_json::private::Number";
 
 /// Parses JSON and refuses an object that has one key twice: which of the two
 /// values counts is decided differently by every reader.
@@ -76,6 +77,11 @@ impl<'de> Visitor<'de> for NoDuplicatesVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<NoDuplicates, A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
+            // A number arrives as a map with this one key; all other reserved
+            // names were written by the caller, spelled with escapes.
+            if key.starts_with(RESERVED_KEY) && key != NUMBER_KEY {
+                return Err(A::Error::custom(format!("the key `{RESERVED_KEY}` is reserved")));
+            }
             if seen.contains(&key) {
                 let short = method::short(&key);
                 return Err(A::Error::custom(format!("the key `{short}` stands twice in one object")));
@@ -354,6 +360,14 @@ mod tests {
         let mut out = Vec::new();
         write_document(document.as_bytes(), Print { layout, note, mask: false }, &mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_document_cannot_hide_in_a_string_under_a_reserved_key() {
+        for key in ["$serde_json::private::RawValue", "\\u0024serde_json::private::RawValue", "$\\u0073erde_json::private::RawValue"] {
+            let text = format!("{{\"a\":{{\"{key}\":\"{{\\\"b\\\":1,\\\"b\\\":2}}\"}}}}");
+            assert!(parse_strict(&text).is_err(), "{text}");
+        }
     }
 
     #[test]
