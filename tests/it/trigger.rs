@@ -184,6 +184,19 @@ fn the_request_is_a_form_without_any_credential() {
 }
 
 #[test]
+fn localhost_is_this_machine_and_needs_no_proxy() {
+    let world = World::new();
+    let handler = Handler::new();
+    let url = format!("http://localhost.:{}/handler", handler.receiver.address().port());
+    let mut command = trigger(&world, &["ONCRMDEALADD", "--to", &url]);
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        command.env(name, "http://127.0.0.1:1");
+    }
+    assert_eq!(Outcome::of(&mut command).body(0)["to"], url.replace("localhost.", "localhost"));
+    assert_eq!(handler.end().len(), 1);
+}
+
+#[test]
 fn the_token_comes_from_a_file_or_standard_input_and_never_from_an_argument() {
     let world = World::new();
     let handler = Handler::new();
