@@ -59,6 +59,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("B24_CA_FILE", "", "Certificate authorities (PEM) to trust besides the system's"),
     variable("B24_ERROR_FORMAT", "auto", "auto, json or text"),
     variable("B24_EXIT_CODES", "full", "full, or simple: 0, 1 and 2 only, as the Python script"),
+    variable("B24_AUTH_CONNECTOR", "", "Label of our own changes: they are not queued under the same label"),
     variable("B24_ACTOR", "", "Who acts, for the audit; a known agent is recognised without it"),
 ];
 
@@ -120,6 +121,11 @@ impl Env {
             "0" | "false" | "no" | "off" => Some(false),
             _ => None,
         }
+    }
+
+    /// Returns every variable with its value.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Adds variables of an `--env-file`; the environment itself wins.

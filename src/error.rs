@@ -51,7 +51,8 @@ codes! {
     UnknownMethod "unknown_method" NotFound "No such method is documented";
     UnknownCode "unknown_code" NotFound "b24 explain knows no such code, status or id";
     NotFound "not_found" NotFound "The portal says that the object is not there";
-    Partial "partial" Partial "Some commands of a batch failed";
+    Partial "partial" Partial "Some commands of a batch failed, or some events were not handled";
+    HandlerUnusable "handler_unusable" Usage "The command that is to handle events does not work for any of them";
     RateLimited "rate_limited" Temporary "No slot of the rate limit was free in time";
     OperatingLimited "operating_limited" Temporary "The method used up its operating time on the portal";
     Temporary "temporary" Temporary "A read got no usable answer from the portal";
@@ -118,7 +119,7 @@ exits! {
     PolicyDenied 3 "policy_denied" "The configured packs, allowlist or policy forbid it" "no, not sent";
     Auth 4 "auth" "No or bad credential, missing scope, wrong kind of auth, portal moved" "no";
     NotFound 5 "not_found" "Unknown method, or the portal says that the object is not there" "no";
-    Partial 6 "partial" "Some commands of a batch failed" "some of it";
+    Partial 6 "partial" "Some commands of a batch failed, or some events were not handled" "some of it";
     Temporary 7 "temporary" "Rate or operating limit, no connection, lost answer of a read, busy lock: try again as it is" "no";
     OutcomeUnknown 8 "outcome_unknown" "A write was sent and no trustworthy answer came: look before you repeat" "unknown";
     Conflict 9 "conflict" "Plan missing, expired, used, changed or foreign; key reused; same write in progress or just done" "no";

@@ -45,15 +45,18 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod permit;
+mod queue_call;
 mod refusal;
 mod standing;
 
 pub use permit::{ClearedCall, Departure, Flight, NotDeparted};
+pub use queue_call::{QueueCall, review_queue_call};
 pub use refusal::Refusal;
 pub use standing::{Standing, standing};
 
 use crate::call::{Batch, Call, Request};
 use crate::catalog::{self, Api};
+use crate::json;
 use crate::method::Method;
 use crate::packs;
 use crate::risk::{self, Risk};
@@ -142,6 +145,9 @@ pub enum Identity {
     Plan(String),
     /// Its fingerprint.
     Auto,
+    /// One call of a worker, which is never the same as another: what its
+    /// worker does after a lost answer keeps it from doing harm twice.
+    Once(String),
 }
 
 /// What the ledger had to say.
@@ -361,16 +367,20 @@ fn writes_of(request: &Request, risks: &[Risk], identity: &Identity) -> Vec<(usi
     };
     let mut writes: Vec<(usize, Write)> = Vec::new();
     for (index, (name, call)) in request.calls().enumerate().filter(|(index, _)| risks[*index] > Risk::Read) {
-        let fingerprint = fingerprints[index].clone();
+        let fingerprint = match identity {
+            Identity::Once(nonce) => json::sha256_hex(format!("{}\0{nonce}", fingerprints[index])),
+            Identity::Key(_) | Identity::Plan(_) | Identity::Auto => fingerprints[index].clone(),
+        };
         let named = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{key}#{name}") };
         let key = match identity {
             Identity::Key(key) => Key::Given(named(key)),
             Identity::Plan(id) => Key::Plan(named(id)),
+            Identity::Once(nonce) => Key::Once(nonce.clone()),
             Identity::Auto => Key::Auto(1 + writes.iter().filter(|(_, write)| write.fingerprint == fingerprint).count()),
         };
         let plan = match identity {
             Identity::Plan(id) => Some(id.clone()),
-            Identity::Key(_) | Identity::Auto => None,
+            Identity::Key(_) | Identity::Auto | Identity::Once(_) => None,
         };
         let replay_safe = catalog::find(&call.method, call.api).is_some_and(|entry| entry.replay_safe);
         let write = Write { key, fingerprint, method: call.name.clone(), api: call.api.text(), risk: risks[index], plan, replay_safe };

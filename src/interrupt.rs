@@ -24,6 +24,15 @@ pub struct UnderWay {
 
 static UNDER_WAY: Mutex<Option<UnderWay>> = Mutex::new(None);
 
+/// What the first signal asks for instead of the end.
+static REQUEST: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+
+/// Makes the first signal a request to finish; the second one ends the process
+/// like any other.
+pub fn ask_first(request: impl FnOnce() + Send + 'static) {
+    *REQUEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(request));
+}
+
 /// Says that a request is about to leave.
 pub fn departed(under_way: UnderWay) {
     *UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner) = Some(under_way);
@@ -47,8 +56,12 @@ pub fn watch() {
 fn try_watch() -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            end(if signal == SIGINT { Code::Interrupted } else { Code::Terminated });
+        for signal in signals.forever() {
+            let request = REQUEST.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match request {
+                Some(request) => request(),
+                None => end(if signal == SIGINT { Code::Interrupted } else { Code::Terminated }),
+            }
         }
     })?;
     Ok(())

@@ -69,6 +69,7 @@ pub mod output;
 pub mod packs;
 pub mod pipeline;
 pub mod query_string;
+pub mod queue;
 pub mod receive;
 pub mod risk;
 pub mod schema;

@@ -99,11 +99,16 @@ pub fn status(host: &Host, exit: Exit, sent: bool) -> u8 {
 
 /// Prints a note for people or, where errors are JSON, one JSON line.
 pub fn note(host: &mut Host, level: &str, code: &str, text: &str, format: ErrorFormat) {
+    note_to(&mut host.err, (level, code, text), format);
+}
+
+/// The same where the host's streams are in several hands.
+pub fn note_to(err: &mut dyn Write, (level, code, text): (&str, &str, &str), format: ErrorFormat) {
     let line = match format {
         ErrorFormat::Json => json::escape_deceptive(&json!({"level": level, "code": code, "message": text}).to_string()),
         ErrorFormat::Text => format!("{level}: {}", visible(text)),
     };
-    let _ = writeln!(host.err, "{line}");
+    let _ = writeln!(err, "{line}");
 }
 
 /// Prints Bitrix24's body: the same tokens, laid out for terminal or pipe.

@@ -60,7 +60,7 @@ impl fmt::Debug for Secret {
 /// The matcher is made at first use: it costs more than the rest of a process
 /// start, secrets are learned one by one, and a run that succeeds never needs
 /// the redactor of the error path.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Redactor {
     needles: Vec<String>,
     matcher: OnceLock<Option<AhoCorasick>>,

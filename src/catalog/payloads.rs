@@ -13,9 +13,6 @@ use serde_json::Value;
 /// as a whole, `-` for nowhere); the data. The first line that fits counts.
 pub const TABLE: &str = include_str!("payloads.tsv");
 
-/// Events that are documented without a page in the list of events.
-const UNLISTED: &[&str] = &["ONAPPTEST", "ONOFFLINEEVENT"];
-
 /// What an event carries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
@@ -38,26 +35,10 @@ impl Shape {
     }
 }
 
-/// Whether an event is documented, whatever the case of its name. Events of one
-/// type of smart process end with its number: `ONCRMDYNAMICITEMADD_147`
-/// (b24restdocs: api-reference/events/events.md).
-#[must_use]
-pub fn is_known(event: &str) -> bool {
-    let name = entity_type(event).map_or(event, |(name, _)| name);
-    events::find(name).is_some() || UNLISTED.iter().any(|known| known.eq_ignore_ascii_case(name))
-}
-
-/// Returns the names of events that are like a text.
-#[must_use]
-pub fn suggestions(event: &str) -> Vec<String> {
-    let names: Vec<&str> = events::all().map(|event| event.name).chain(UNLISTED.iter().copied()).collect();
-    super::closest(event, names.into_iter()).into_iter().map(str::to_ascii_uppercase).collect()
-}
-
 /// Returns what an event carries; of an unknown one, what most carry.
 #[must_use]
 pub fn shape(event: &str) -> Shape {
-    let (name, entity_type) = entity_type(event).map_or((event, None), |(name, number)| (name, Some(number)));
+    let (name, entity_type) = events::split_type(event).map_or((event, None), |(name, number)| (name, Some(number)));
     let lines = || TABLE.lines().filter_map(Line::parse);
     let line = lines().find(|line| line.fits(name));
     let mut shape = line.map_or_else(|| Shape { data: Value::Array(Vec::new()), id_places: Vec::new() }, |line| line.shape());
@@ -65,14 +46,6 @@ pub fn shape(event: &str) -> Shape {
         *value = Value::from(number);
     }
     shape
-}
-
-/// Splits the name of an event of one type of smart process.
-fn entity_type(event: &str) -> Option<(&str, &str)> {
-    let (name, number) = event.rsplit_once('_')?;
-    let is_number = !number.is_empty() && number.len() < 10 && number.bytes().all(|byte| byte.is_ascii_digit());
-    let is_dynamic = name.len() > 16 && name.is_char_boundary(16) && name[..16].eq_ignore_ascii_case("onCrmDynamicItem");
-    (is_number && is_dynamic).then_some((name, number))
 }
 
 struct Line {
@@ -116,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_line_is_a_shape_of_some_event() {
-        let names: Vec<&str> = events::all().map(|event| event.name).chain(UNLISTED.iter().copied()).collect();
+        let names: Vec<&str> = events::all().map(|event| event.name).chain(events::SIGNALS.iter().copied()).collect();
         let lines: Vec<Line> = TABLE.lines().map(|line| Line::parse(line).unwrap()).collect();
         for (index, line) in lines.iter().enumerate() {
             let is_first = |name: &&&str| lines.iter().position(|line| line.fits(name)) == Some(index);
@@ -145,11 +118,11 @@ mod tests {
     #[test]
     fn names_are_known_in_any_case() {
         for name in ["oncrmdealadd", "ONOFFLINEEVENT", "OnAppTest", "catalog.price.on.add", "ONCRMDYNAMICITEMUPDATE_1220"] {
-            assert!(is_known(name), "{name}");
+            assert!(events::is_known(name), "{name}");
         }
         for name in ["", "ONCRMDEALADDED", "ONCRMDEALADD_5", "ONCRMDYNAMICITEMADD_", "ONCRMDYNAMICITEMADD_x"] {
-            assert!(!is_known(name), "{name}");
+            assert!(!events::is_known(name), "{name}");
         }
-        assert!(suggestions("ONCRMDEALAD").contains(&"ONCRMDEALADD".to_owned()));
+        assert!(events::suggestions("ONCRMDEALAD").contains(&"ONCRMDEALADD".to_owned()));
     }
 }

@@ -1,6 +1,7 @@
 //! The command line as clap knows it.
 
 mod discovery;
+mod queue;
 mod trigger;
 
 use crate::catalog::Api;
@@ -8,6 +9,7 @@ use crate::gate::Consent;
 use crate::settings::Options;
 use clap::{Args, Parser, Subcommand};
 pub(super) use discovery::{Catalog, Describe, Policy};
+pub(super) use queue::{Bind, DeadLetterCommand, HandlerArgs, InboxArgs, Queue, QueueGuards, QueueWork};
 use std::path::PathBuf;
 pub(super) use trigger::Trigger;
 
@@ -93,6 +95,11 @@ pub(super) enum Command {
     Packs {
         #[command(subcommand)]
         command: Option<Packs>,
+    },
+    /// Work off events without loss, look at dead letters, subscribe
+    Queue {
+        #[command(subcommand)]
+        command: Queue,
     },
     /// Deliver an event to a handler of yours, as a portal does
     Trigger(Trigger),

@@ -145,7 +145,7 @@ fn planned(plan: &Plan) -> Value {
     json!({"plan": plan, "next": {"execute_command": format!("b24 --execute-plan {}", plan.plan_id)}})
 }
 
-fn plain_reuse(settings: &Settings) -> Reuse {
+pub(super) fn plain_reuse(settings: &Settings) -> Reuse {
     Reuse {
         repeat_window: settings.repeat_window,
         again: false,
@@ -186,7 +186,7 @@ fn clean(connected: &Connected, failure: Failure) -> Failure {
     }
 }
 
-fn finish(
+pub(super) fn finish(
     result: Result<Completed, Failure>,
     connected: &Connected,
     talk: Talk,

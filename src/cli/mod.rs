@@ -11,6 +11,7 @@ mod help;
 mod inventory;
 mod params;
 mod policy;
+mod queue;
 mod records;
 mod route;
 mod search;
@@ -83,6 +84,7 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
         Command::Packs { command } => help::packs(command.as_ref(), host),
         Command::Policy { command } => policy::run(&command, &global, host),
         Command::Catalog { command } => inventory::run(&command, &global, host),
+        Command::Queue { command } => queue::run(&command, &global, host, format),
         Command::Trigger(args) => trigger::run(&args, &global, host, format),
         Command::Emulator { command } => emulator::run(&command, &global, host, format),
         Command::Help { topic } => help::topic(topic.as_deref(), host),

@@ -10,7 +10,7 @@
 
 use super::args::{Global, Trigger};
 use super::{Stop, params, printed};
-use crate::catalog::payloads;
+use crate::catalog::{events, payloads};
 use crate::error::{Code, Failure, Outcome};
 use crate::host::Host;
 use crate::method::shown;
@@ -87,8 +87,8 @@ fn event(args: &Trigger) -> Result<String, Failure> {
     if !is_name {
         return Err(usage("the event is not a name of letters, digits, dots and underscores").hint("For example ONCRMDEALADD"));
     }
-    if !args.unlisted && !payloads::is_known(name) {
-        let suggestions = payloads::suggestions(name);
+    if !args.unlisted && !events::is_known(name) {
+        let suggestions = events::suggestions(name);
         let hint = match suggestions.is_empty() {
             true => "b24 search finds events; --unlisted takes any name".to_owned(),
             false => format!("Did you mean {}? --unlisted takes any name", suggestions.join(", ")),

@@ -37,12 +37,6 @@ pub(super) const OFFLINE_SIGNAL: &str = "ONOFFLINEEVENT";
 /// The event of `event.test`.
 const TEST: &str = "ONAPPTEST";
 
-/// Events outside the catalog: they have no page of their own kind.
-const EXTRA: &[&str] = &[TEST, OFFLINE_SIGNAL];
-
-/// Events that exist once more for every type of items, with its number.
-const TYPED: &[&str] = &["ONCRMDYNAMICITEMADD_", "ONCRMDYNAMICITEMUPDATE_", "ONCRMDYNAMICITEMDELETE_"];
-
 /// Seconds between two signals of the offline queue when a handler asks for
 /// nothing else.
 const SIGNAL_PAUSE_S: i64 = 1;
@@ -125,8 +119,7 @@ pub(super) fn connector(params: &Map<String, Value>) -> Option<String> {
 /// event.
 pub(super) fn known(name: &str) -> Option<String> {
     let name = name.trim().to_uppercase();
-    let is_typed = || TYPED.iter().any(|start| name.strip_prefix(start).is_some_and(|id| id.parse::<u64>().is_ok()));
-    (EXTRA.contains(&name.as_str()) || catalog::events::find(&name).is_some() || is_typed()).then_some(name)
+    catalog::events::is_known(&name).then_some(name)
 }
 
 /// Returns the scope that an event belongs to; nothing for those of every
@@ -309,7 +302,9 @@ fn list(turn: &Turn<'_>) -> Value {
 }
 
 fn names(params: &Map<String, Value>) -> Value {
-    let all = || EXTRA.iter().map(|name| (*name).to_owned()).chain(catalog::events::all().map(|event| event.name.to_uppercase()));
+    let all = || {
+        catalog::events::SIGNALS.iter().map(|name| (*name).to_owned()).chain(catalog::events::all().map(|event| event.name.to_uppercase()))
+    };
     let full =
         param(params, "full").is_some_and(|full| !matches!(full, Value::Bool(false)) && !matches!(value_text(full).as_str(), "" | "0"));
     let wanted = |name: &String| match param(params, "scope").map(value_text) {

@@ -14,13 +14,14 @@ mod settle;
 use crate::call::ShapeError;
 use crate::catalog::Api;
 use crate::error::{Code, Failure, Outcome};
-use crate::gate::{self, Appraised, Consent, Decision, Identity, Proposal, Refusal, Reviewed};
+use crate::gate::{self, Appraised, Consent, Decision, Identity, Proposal, QueueCall, Refusal, Reviewed};
 use crate::ids::{self, PlanId, Principal};
 use crate::method::Method;
 use crate::risk::Risk;
 use crate::session::Session;
-use crate::store::ledger::record::KEPT_ANSWER;
-use crate::store::ledger::{Done, Reuse, Settlement};
+use crate::store::ledger::admin::AdminError;
+use crate::store::ledger::record::{KEPT_ANSWER, Verdict};
+use crate::store::ledger::{Done, Key, Reuse, Settlement};
 use crate::store::locked::StoreError;
 use crate::store::plans::{Binding, Plan, PlanError, Plans, Step};
 use crate::wire::answer::Reading;
@@ -76,6 +77,46 @@ pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Re
         completed.warnings.push(("params", format!("{place}{} {}", problem.path, problem.problem)));
     }
     Ok(completed)
+}
+
+/// Runs a call of a worker of the offline queue. Its ledger record, which
+/// nobody will ask for, is deleted when the outcome is known; after a lost
+/// answer it stays until [`close_queue_call`].
+pub fn run_queue_call(session: &mut Session, call: &QueueCall, nonce: &str) -> Result<Completed, Failure> {
+    let reviewed = gate::review_queue_call(call, &session.settings.policy);
+    let reviewed = reviewed.map_err(|refusal| refuse(session, "event.offline", refusal))?;
+    let handling = Handling { consent: Consent::default(), key: None, reuse: Reuse::plain() };
+    let result = send(session, reviewed, &Identity::Once(nonce.to_owned()), &handling);
+    let is_known = match &result {
+        Ok(_) => true,
+        Err(failure) => failure.outcome != Outcome::Unknown,
+    };
+    if is_known {
+        forget_queue_call(session, nonce);
+    }
+    result
+}
+
+/// Settles the record of a call whose answer was lost, now that its worker
+/// knows what became of it or has done it again.
+pub fn close_queue_call(session: &mut Session, nonce: &str, reason: &str) -> Result<(), Failure> {
+    let principal = principal(session)?;
+    let ledger = session.ledger(&principal);
+    match ledger.resolve(&Key::once(nonce), Verdict::Abandoned, reason, &session.tools.actor) {
+        Ok(_) => forget_queue_call(session, nonce),
+        // Its process died before the dispatch, or another worker was faster.
+        Err(AdminError::NotFound(_) | AdminError::NotOpen(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Deletes a record that tells nothing any more. Left behind by a crash, it
+/// expires like any other.
+fn forget_queue_call(session: &Session, nonce: &str) {
+    if let Some(principal) = session.authorizer.principal() {
+        let _ = session.ledger(&principal).forget(&Key::once(nonce));
+    }
 }
 
 /// Saves a plan of one call; nothing is sent.
@@ -218,7 +259,7 @@ fn send(session: &mut Session, reviewed: Reviewed, identity: &Identity, handling
     let ledger = session.ledger(&principal);
     let plan = match identity {
         Identity::Plan(id) => Some(id.clone()),
-        Identity::Key(_) | Identity::Auto => None,
+        Identity::Key(_) | Identity::Auto | Identity::Once(_) => None,
     };
     match reviewed.claim(&ledger, identity, &handling.reuse).map_err(|refusal| refuse(session, &name, refusal))? {
         Decision::Cleared(cleared) => attempt::send(session, cleared, plan.as_deref()),
@@ -281,13 +322,15 @@ pub(crate) fn in_context(session: &Session, failure: Failure) -> Failure {
 }
 
 fn check_key(key: &str) -> Result<String, Failure> {
-    let fits = (1..=255).contains(&key.len()) && !key.chars().any(char::is_control) && !key.starts_with("auto:");
+    let fits =
+        (1..=255).contains(&key.len()) && !key.chars().any(char::is_control) && !key.starts_with("auto:") && !key.starts_with("queue:");
     match fits {
         true => Ok(key.to_owned()),
-        false => {
-            Err(Failure::new(Code::Usage, "an idempotency key has 1 to 255 bytes, no control characters, and does not begin with auto:")
-                .hint("Use the id of what is to be written, for example order-4711"))
-        }
+        false => Err(Failure::new(
+            Code::Usage,
+            "an idempotency key has 1 to 255 bytes, no control characters, and does not begin with auto: or queue:",
+        )
+        .hint("Use the id of what is to be written, for example order-4711")),
     }
 }
 

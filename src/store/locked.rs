@@ -198,6 +198,29 @@ impl Locked {
         Ok(content)
     }
 
+    /// Reads a part of the file; fewer bytes when it ends before.
+    pub fn read_range(&mut self, position: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        crash::fault("store.read").map_err(StoreError::io("read", &self.path))?;
+        let mut content = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            match self.file.read_at(&mut content[filled..], position + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(StoreError::io("read", &self.path)(error)),
+            }
+        }
+        content.truncate(filled);
+        Ok(content)
+    }
+
+    /// Lets processes that are started from now on inherit the lock: it is
+    /// held until the last of them has ended, too.
+    pub fn share_with_children(&self) -> Result<(), StoreError> {
+        rustix::io::fcntl_setfd(&self.file, rustix::io::FdFlags::empty()).map_err(|error| StoreError::io("share", &self.path)(error.into()))
+    }
+
     /// Appends in one write; durable only after [`Locked::sync_data`]. What a
     /// full disk left of a failed append is cut off, so that a later one does
     /// not stand behind half a line.

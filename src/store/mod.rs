@@ -116,6 +116,12 @@ impl StateDir {
         self.root.join(name)
     }
 
+    /// Returns the folder of the events of a portal.
+    #[must_use]
+    pub fn queue(&self, id: &str) -> PathBuf {
+        self.root.join("queue").join(file_name(id))
+    }
+
     /// Returns this installation's key, by which values are blinded in the
     /// audit and plans are sealed; makes it at first use.
     pub fn install_key(&self, random: &dyn Random) -> Result<[u8; 32], StoreError> {
@@ -170,7 +176,8 @@ fn user_folder() -> Option<PathBuf> {
 }
 
 /// Returns an id as a file name: letters, digits, dots, dashes and colons.
-fn file_name(id: &str) -> String {
+#[must_use]
+pub fn file_name(id: &str) -> String {
     id.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':') { c } else { '_' }).collect()
 }
 

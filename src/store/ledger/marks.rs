@@ -99,6 +99,10 @@ impl Ledger {
     /// Refuses a write that another record may have executed. `siblings` are
     /// the records of the same request.
     pub(super) fn check_marks(&self, write: &Write, name: &str, siblings: &[String]) -> Result<Option<Mark>, LedgerError> {
+        if matches!(write.key, Key::Once(_)) {
+            // No other record has its fingerprint.
+            return Ok(None);
+        }
         let path = self.marks_path(&write.fingerprint);
         let is_implicit = write.key == Key::Auto(1);
         let (mark, mut others) =

@@ -54,6 +54,9 @@ pub enum Key {
     /// The fingerprint of the write; the number tells equal commands of one
     /// batch apart.
     Auto(usize),
+    /// One call of a worker, by its nonce. No other write has its fingerprint,
+    /// so it blocks none and none blocks it.
+    Once(String),
 }
 
 impl Key {
@@ -62,9 +65,16 @@ impl Key {
     pub fn text(&self, fingerprint: &str) -> String {
         match self {
             Key::Given(key) | Key::Plan(key) => key.clone(),
+            Key::Once(nonce) => Key::once(nonce),
             Key::Auto(1) => format!("auto:{fingerprint}"),
             Key::Auto(number) => format!("auto:{fingerprint}#{number}"),
         }
+    }
+
+    /// Returns the text of the key of a worker's call.
+    #[must_use]
+    pub fn once(nonce: &str) -> String {
+        format!("queue:{nonce}")
     }
 }
 
@@ -103,6 +113,14 @@ pub struct Reuse {
     pub retry_failed: bool,
     /// How long to wait for another process that is sending the same write.
     pub wait: Duration,
+}
+
+impl Reuse {
+    /// An earlier record counts in full and nothing is waited for.
+    #[must_use]
+    pub fn plain() -> Reuse {
+        Reuse { repeat_window: Duration::ZERO, again: false, replay_auto_for: None, skip: false, retry_failed: false, wait: Duration::ZERO }
+    }
 }
 
 /// What the ledger says to a write.
@@ -285,7 +303,7 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
     // A plan is used once: no option of a later run makes it new again.
     let (skip, retry_failed) = match write.key {
         Key::Plan(_) => (false, false),
-        Key::Given(_) | Key::Auto(_) => (reuse.skip, reuse.retry_failed),
+        Key::Given(_) | Key::Auto(_) | Key::Once(_) => (reuse.skip, reuse.retry_failed),
     };
     let reuse = &Reuse { skip, retry_failed, ..reuse.clone() };
     match last {

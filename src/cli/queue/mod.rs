@@ -1,0 +1,75 @@
+//! `b24 queue`: events of the portal, worked off without loss.
+
+mod bind;
+mod inspect;
+mod work;
+
+use super::Stop;
+use super::args::{Global, InboxArgs, Queue};
+use super::connect::{Connected, Role, connect_as};
+use crate::host::Host;
+use crate::json;
+use crate::output::{self, ErrorFormat};
+use crate::queue::DeadLetters;
+use crate::settings::{self, Options};
+use crate::store::file_name;
+use crate::store::plans::folder_beside;
+use std::sync::Arc;
+
+pub(super) use work::{Place, Worker};
+
+pub(super) fn run(command: &Queue, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
+    match command {
+        Queue::Work(args) => work::run(args, global, host, format),
+        Queue::Status(inbox) => inspect::status(inbox, global, host, format),
+        Queue::Dlq { command } => inspect::dead_letters(command, global, host, format),
+        Queue::Bind(bind) => bind::bind(bind, global, host, format),
+        Queue::Unbind(bind) => bind::unbind(bind, global, host, format),
+        Queue::Events { guards } => bind::events(guards, global, host, format),
+    }
+}
+
+/// Opens a session in the role that events need.
+fn open(options: &Options, host: &mut Host, format: ErrorFormat) -> Result<Connected, Stop> {
+    let settings = settings::resolve(options, host)?;
+    let redactor = settings.redactor();
+    for text in &settings.notices {
+        output::note(host, "notice", "settings", &redactor.redact_text(text), format);
+    }
+    connect_as(Role::Application, settings, host)
+}
+
+/// Returns the label of the separate queue: the option's, else the variable's.
+pub(super) fn connector(option: Option<&String>, host: &Host) -> Option<String> {
+    option.map(String::as_str).or(host.env.get("B24_AUTH_CONNECTOR")).filter(|label| !label.is_empty()).map(str::to_owned)
+}
+
+/// Finds the inbox and the dead letters that the options mean.
+pub(super) fn place(args: &InboxArgs, connected: &Connected, host: &Host) -> Place {
+    let identity = connected.session.identity.as_str();
+    let base = match &args.state_file {
+        Some(path) => folder_beside(&host.cwd.join(path)).join(file_name(identity)),
+        None => connected.session.settings.state.queue(identity),
+    };
+    let connector = connector(args.auth_connector.as_ref(), host).filter(|_| args.source == "offline");
+    let name = match &connector {
+        Some(label) => format!("{}-{}", args.source, label_name(label)),
+        None => args.source.clone(),
+    };
+    let folder = base.join(name);
+    let dead_letters = args.dlq_file.as_ref().map_or_else(|| folder.join("dead-letters.jsonl"), |path| host.cwd.join(path));
+    Place { folder, dead_letters, connector }
+}
+
+/// Returns a label as a part of a file name; two labels never share one.
+fn label_name(label: &str) -> String {
+    let name = file_name(label);
+    match name == label {
+        true => name,
+        false => format!("{name}-{}", &json::sha256_hex(label)[..8]),
+    }
+}
+
+fn letters(place: &Place, connected: &Connected, host: &Host) -> DeadLetters {
+    DeadLetters::new(place.dead_letters.clone(), connected.session.identity.clone(), Arc::clone(&host.clock))
+}

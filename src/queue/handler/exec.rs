@@ -1,0 +1,110 @@
+//! `--exec`: one process for each event.
+//!
+//! The process reads one JSON object on standard input. Exit status 0 means
+//! done, 75 (`EX_TEMPFAIL` of sysexits.h) try later, anything else failed.
+
+use super::process::{command, end, pass_on, talk};
+use super::{Conditions, Ending, Health, Report, Reporter, Task};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+
+/// The exit status that asks for another attempt later.
+const TRY_LATER: i32 = 75;
+
+/// Exit statuses of a shell that could not run the command.
+const NOT_RUN: [i32; 2] = [126, 127];
+
+/// Runs a process for each task until there are no more.
+pub(super) async fn run(line: String, conditions: Conditions, mut tasks: UnboundedReceiver<Task>, report: Reporter) {
+    let shared = Arc::new((line, conditions));
+    let mut running: JoinSet<(u64, Ended)> = JoinSet::new();
+    let mut health = Health::default();
+    loop {
+        tokio::select! {
+            task = tasks.recv() => match task {
+                Some(task) => {
+                    let shared = shared.clone();
+                    running.spawn(async move { (task.seq, handle(&shared.0, &shared.1, task.line).await) });
+                }
+                None => break,
+            },
+            Some(Ok((seq, ended))) = running.join_next() => conclude(seq, ended, &mut health, &report),
+        }
+    }
+    while let Some(Ok((seq, ended))) = running.join_next().await {
+        conclude(seq, ended, &mut health, &report);
+    }
+}
+
+/// How a process ended.
+struct Ended {
+    ending: Ending,
+    could_not_run: bool,
+}
+
+fn conclude(seq: u64, ended: Ended, health: &mut Health, report: &Reporter) {
+    let text = match &ended.ending {
+        Ending::Failed(_, text) => text.clone(),
+        Ending::Done | Ending::Later | Ending::Suspect | Ending::Interrupted => String::new(),
+    };
+    if !ended.could_not_run {
+        health.works();
+    } else if health.breaks(seq) {
+        report(Report::Ended(seq, Ending::Interrupted));
+        return report(Report::Unusable(text));
+    }
+    report(Report::Ended(seq, ended.ending));
+}
+
+async fn handle(line: &str, conditions: &Conditions, input: String) -> Ended {
+    let mut child = match command(line, conditions).stdout(talk()).spawn() {
+        Ok(child) => child,
+        Err(error) => return Ended { ending: Ending::Failed("not_started", error.to_string()), could_not_run: true },
+    };
+    let feeding = child.stdin.take().map(|mut stdin| {
+        tokio::spawn(async move {
+            // A handler that does not read its input may still succeed.
+            let _ = stdin.write_all(format!("{input}\n").as_bytes()).await;
+        })
+    });
+    let talking = child.stderr.take().map(|stderr| tokio::spawn(pass_on(stderr)));
+    let waited = tokio::time::timeout(conditions.timeout, child.wait()).await;
+    if waited.is_err() {
+        end(&mut child).await;
+    }
+    if let Some(feeding) = feeding {
+        feeding.abort();
+    }
+    let said = match talking {
+        // A process that the handler left behind may hold standard error open.
+        Some(talking) => {
+            tokio::time::timeout(std::time::Duration::from_millis(200), talking).await.ok().and_then(Result::ok).unwrap_or_default()
+        }
+        None => String::new(),
+    };
+    match waited {
+        Ok(Ok(status)) => judge(status, &said),
+        Ok(Err(error)) => Ended { ending: Ending::Failed("not_started", error.to_string()), could_not_run: false },
+        Err(_) => Ended { ending: timed_out(conditions), could_not_run: false },
+    }
+}
+
+/// Returns the failure of an event that took too long.
+pub(super) fn timed_out(conditions: &Conditions) -> Ending {
+    Ending::Failed("timeout", format!("the handler did not finish within {} s", conditions.timeout.as_secs_f64()))
+}
+
+fn judge(status: ExitStatus, said: &str) -> Ended {
+    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+    let ending = match (status.code(), status.signal()) {
+        (Some(0), _) => Ending::Done,
+        (Some(TRY_LATER), _) => Ending::Later,
+        (Some(code), _) => Ending::Failed("handler_failed", format!("exit status {code}{said}")),
+        (None, signal) => Ending::Failed("handler_crashed", format!("killed by signal {}{said}", signal.unwrap_or(0))),
+    };
+    Ended { ending, could_not_run: status.code().is_some_and(|code| NOT_RUN.contains(&code)) }
+}

@@ -1,0 +1,225 @@
+//! `--serve`: one process for all events, JSON Lines both ways.
+//!
+//! b24 writes one event a line to the process and reads one answer a line:
+//! `{"id":"…","status":"done"}`, `"later"`, or `"failed"` with an `"error"`.
+//! Answers come in any order. A process that ends is started again. If it had
+//! one event in its hands, that event failed; if it had several, nobody knows
+//! which one broke it, and they are handed over again one at a time.
+
+use super::exec::timed_out;
+use super::process::{command, end, pass_on};
+use super::{Conditions, Ending, Health, Report, Reporter, Task};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How long a process has to end when there are no more events.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Longest pause before the process is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many events are written at once.
+const AT_ONCE: usize = 256;
+
+/// An answer of the process.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    id: String,
+    status: String,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+/// The process and what it has in its hands.
+struct Server {
+    line: String,
+    conditions: Conditions,
+    report: Reporter,
+    health: Health,
+    /// By event id: number in the inbox, and when it must be answered.
+    held: HashMap<String, (u64, Instant)>,
+    crashes: u32,
+}
+
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    talking: JoinHandle<String>,
+}
+
+/// Why a process is left.
+enum Left {
+    /// There are no more events.
+    NoMoreTasks,
+    /// It ended, or closed its output.
+    Ended,
+    /// Events took too long.
+    TimedOut,
+}
+
+/// Runs the process until there are no more tasks.
+pub(super) async fn run(line: String, conditions: Conditions, mut tasks: UnboundedReceiver<Task>, report: Reporter) {
+    let mut server = Server { line, conditions, report, health: Health::default(), held: HashMap::new(), crashes: 0 };
+    // The process is started for the first event, not before.
+    while let Some(first) = tasks.recv().await {
+        server.pause().await;
+        let Some(process) = server.start(first) else { continue };
+        if !server.attend(process, &mut tasks).await {
+            return;
+        }
+    }
+}
+
+impl Server {
+    async fn pause(&self) {
+        if self.crashes > 1 {
+            tokio::time::sleep(LONGEST_PAUSE.min(Duration::from_millis(50) * 2_u32.saturating_pow(self.crashes))).await;
+        }
+    }
+
+    fn start(&mut self, first: Task) -> Option<(Process, Task)> {
+        let spawned = command(&self.line, &self.conditions).stdout(Stdio::piped()).spawn();
+        let pipes = |mut child: Child| {
+            let (stdin, stdout, stderr) = (child.stdin.take()?, child.stdout.take()?, child.stderr.take()?);
+            Some(Process { child, stdin, answers: BufReader::new(stdout).lines(), talking: tokio::spawn(pass_on(stderr)) })
+        };
+        let problem = match spawned {
+            Ok(child) => match pipes(child) {
+                Some(process) => return Some((process, first)),
+                None => "its streams cannot be opened".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        self.break_off(&problem, first.seq);
+        None
+    }
+
+    /// Exchanges lines with a process until it or the tasks end. Returns
+    /// whether there may be more tasks.
+    async fn attend(&mut self, (mut process, first): (Process, Task), tasks: &mut UnboundedReceiver<Task>) -> bool {
+        let left = self.exchange(&mut process, first, tasks).await;
+        if matches!(left, Left::NoMoreTasks) {
+            drop(process.stdin);
+            if tokio::time::timeout(FAREWELL, process.child.wait()).await.is_err() {
+                end(&mut process.child).await;
+            }
+            return false;
+        }
+        if matches!(left, Left::Ended) {
+            // It may have closed its output and live on.
+            let _ = tokio::time::timeout(Duration::from_millis(200), process.child.wait()).await;
+        }
+        end(&mut process.child).await;
+        let status = process.child.try_wait().ok().flatten().map_or_else(|| "it ended".to_owned(), |status| status.to_string());
+        let said = tokio::time::timeout(Duration::from_millis(200), process.talking).await.ok().and_then(Result::ok).unwrap_or_default();
+        self.give_back(&left, &format!("{status}{}{said}", if said.is_empty() { "" } else { ": " }));
+        true
+    }
+
+    async fn exchange(&mut self, process: &mut Process, first: Task, tasks: &mut UnboundedReceiver<Task>) -> Left {
+        if self.write(process, vec![first]).await.is_err() {
+            return Left::Ended;
+        }
+        let mut batch = Vec::new();
+        let mut is_open = true;
+        loop {
+            let next = self.held.values().map(|(_, until)| *until).min();
+            let until = next.unwrap_or_else(|| Instant::now() + self.conditions.timeout);
+            tokio::select! {
+                read = process.answers.next_line() => match read {
+                    Ok(Some(line)) => self.answered(&line),
+                    Ok(None) | Err(_) => return Left::Ended,
+                },
+                count = tasks.recv_many(&mut batch, AT_ONCE), if is_open => {
+                    is_open = count > 0;
+                    if self.write(process, std::mem::take(&mut batch)).await.is_err() {
+                        return Left::Ended;
+                    }
+                }
+                () = tokio::time::sleep_until(until), if next.is_some() => return Left::TimedOut,
+            }
+            if !is_open && self.held.is_empty() {
+                return Left::NoMoreTasks;
+            }
+        }
+    }
+
+    /// Writes events to the process. A process that does not read while b24
+    /// writes is taken for one that hangs.
+    async fn write(&mut self, process: &mut Process, tasks: Vec<Task>) -> std::io::Result<()> {
+        let until = Instant::now() + self.conditions.timeout;
+        let mut text = String::new();
+        for task in tasks {
+            self.held.insert(task.id, (task.seq, until));
+            text.push_str(&task.line);
+            text.push('\n');
+        }
+        let timeout = self.conditions.timeout;
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            // Answers are read while events are written: a process may well
+            // answer before it has read everything.
+            tokio::select! {
+                written = process.stdin.write(rest) => rest = &rest[written?..],
+                read = process.answers.next_line() => match read? {
+                    Some(line) => self.answered(&line),
+                    None => return Err(std::io::ErrorKind::BrokenPipe.into()),
+                },
+                () = tokio::time::sleep(timeout) => return Err(std::io::ErrorKind::TimedOut.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, line: &str) {
+        let answer = match serde_json::from_str::<Answer>(line) {
+            Ok(answer) => answer,
+            Err(_) if line.trim().is_empty() => return,
+            // It says something that is no answer; its events will time out if
+            // it never answers.
+            Err(_) => return (self.report)(Report::Noise),
+        };
+        let Some((seq, _)) = self.held.remove(&answer.id) else { return };
+        self.health.works();
+        self.crashes = 0;
+        let ending = match answer.status.as_str() {
+            "done" => Ending::Done,
+            "later" => Ending::Later,
+            "failed" => Ending::Failed("handler_failed", answer.error.unwrap_or_else(|| "the handler gave no reason".to_owned())),
+            other => Ending::Failed("handler_failed", format!("the handler answered with the status {}", crate::method::shown(other))),
+        };
+        (self.report)(Report::Ended(seq, ending));
+    }
+
+    /// Gives back what a process had in its hands when it was left.
+    fn give_back(&mut self, left: &Left, status: &str) {
+        self.crashes += 1;
+        let held = std::mem::take(&mut self.held);
+        let now = Instant::now();
+        let is_alone = held.len() == 1;
+        for (seq, until) in held.into_values() {
+            match left {
+                Left::TimedOut if until <= now => (self.report)(Report::Ended(seq, timed_out(&self.conditions))),
+                Left::TimedOut => (self.report)(Report::Ended(seq, Ending::Interrupted)),
+                Left::Ended if is_alone => self.break_off(status, seq),
+                Left::Ended | Left::NoMoreTasks => (self.report)(Report::Ended(seq, Ending::Suspect)),
+            }
+        }
+    }
+
+    fn break_off(&mut self, problem: &str, seq: u64) {
+        if self.health.breaks(seq) {
+            (self.report)(Report::Ended(seq, Ending::Interrupted));
+            return (self.report)(Report::Unusable(problem.to_owned()));
+        }
+        (self.report)(Report::Ended(seq, Ending::Failed("handler_crashed", format!("the handler ended: {problem}"))));
+    }
+}

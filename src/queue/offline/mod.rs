@@ -1,0 +1,450 @@
+//! The offline queue of a portal as a source of events.
+//!
+//! Protocol of one poll: `poll.lock` is taken, so that the workers of one
+//! inbox take their turns and the events of an entity arrive in order (it is
+//! held across the network call; who waits for it does other work). The call is
+//! announced in the inbox, on disk, before it leaves. What it returns is in
+//! the inbox, on disk, before anything else is done with it. An answer that
+//! does not come leaves the announcement open, and before the next poll the
+//! portal is searched for what that call may have taken ([`adopt`]).
+//!
+//! The queue is never read in the way that deletes what it returns. What was
+//! handled, or has a dead letter on disk, is cleared by id. A dead letter is
+//! marked with `event.offline.error` only on demand: on a self-hosted portal
+//! a marked row leaves its reservation, so that clearing it does not find it,
+//! and from then on swallows the changes of its object.
+
+mod adopt;
+mod answer;
+
+use super::inbox::{SettledRow, Settlement};
+use super::line::CallKind;
+use super::message::{Losses, Message, Signal};
+use crate::catalog::Api;
+use crate::crash;
+use crate::error::{Code, Exit, Failure, Outcome};
+use crate::gate::{Consent, Proposal, QueueCall};
+use crate::host::random_hex;
+use crate::pipeline::{self, Completed, Handling};
+use crate::session::Session;
+use crate::store::ledger::Reuse;
+use crate::store::locked::{Locked, Mode};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// How many rows one call clears or marks.
+const AT_ONCE: usize = 500;
+
+/// The page of `event.offline.list`.
+const PAGE: u64 = 50;
+
+/// How often a sleeping source looks whether it was woken.
+const BLINK: Duration = Duration::from_millis(250);
+
+/// How often the portal is searched for reservations that nobody works on.
+const SWEEP_NS: u64 = 600_000_000_000;
+
+/// How long after a lost answer the portal is searched again.
+const SEARCH_NS: u64 = 5_000_000_000;
+
+/// Longest pause after errors.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// After how many refusals of the portal in a row the source gives up, as the
+/// Python worker does.
+const MOST_REFUSALS: u32 = 10;
+
+/// How the offline queue is read.
+#[derive(Debug, Clone)]
+pub struct OfflineSettings {
+    /// The inbox's folder.
+    pub folder: PathBuf,
+    /// Pause after an empty answer.
+    pub sleep: Duration,
+    /// How many events one call takes.
+    pub batch: u32,
+    /// `auth_connector`.
+    pub connector: Option<String>,
+    /// When a reservation that nobody works on is taken over.
+    pub adopt_after: Duration,
+    /// How many unfinished events are enough: the rest waits on the portal.
+    pub enough: usize,
+    /// Poll once, and say that no more will come.
+    pub once: bool,
+    /// Events that went to the dead letters are marked as failed on the
+    /// portal (`event.offline.error`) instead of being cleared. A marked row
+    /// has no reservation any more, so it cannot be cleared afterwards, and
+    /// later changes of its object only refresh it: who marks must also ask
+    /// for failed rows.
+    pub mark_failed: bool,
+}
+
+/// The offline queue as a source.
+pub struct OfflineSource<'a> {
+    session: &'a mut Session,
+    settings: OfflineSettings,
+    engine: Sender<Message>,
+    signals: Receiver<Signal>,
+    searched_ns: Option<u64>,
+    answer_was_lost: bool,
+    refusals: u32,
+    pause: Duration,
+    wake: Option<Vec<u8>>,
+    stops: bool,
+}
+
+/// What came of a step.
+enum Step {
+    /// It found something to do.
+    Busy,
+    /// It found nothing.
+    Idle,
+    /// Another worker is at it.
+    Elsewhere,
+}
+
+/// The engine is gone: there is nothing to work for.
+struct Gone;
+
+impl From<Gone> for Box<Failure> {
+    fn from(_: Gone) -> Box<Failure> {
+        Box::new(Failure::new(Code::Internal, "the queue's engine ended before its source"))
+    }
+}
+
+type Tried<T> = Result<T, Box<Failure>>;
+
+impl<'a> OfflineSource<'a> {
+    /// Prepares the source; nothing is sent.
+    #[must_use]
+    pub fn new(
+        session: &'a mut Session,
+        settings: OfflineSettings,
+        engine: Sender<Message>,
+        signals: Receiver<Signal>,
+    ) -> OfflineSource<'a> {
+        let mut source = OfflineSource {
+            session,
+            settings,
+            engine,
+            signals,
+            searched_ns: None,
+            answer_was_lost: true,
+            refusals: 0,
+            pause: Duration::ZERO,
+            wake: None,
+            stops: false,
+        };
+        source.wake = source.wake_mark();
+        source
+    }
+
+    /// Works until it is told to stop, and tells the engine how it ended.
+    pub fn run(mut self) {
+        let result = self.work();
+        let _ = self.engine.send(Message::SourceEnded(result));
+    }
+
+    fn work(&mut self) -> Tried<()> {
+        loop {
+            let step = self.step();
+            let wait = match step {
+                Ok(Step::Busy) => Duration::ZERO,
+                Ok(Step::Idle) => {
+                    self.tell(Message::Idle)?;
+                    self.settings.sleep
+                }
+                Ok(Step::Elsewhere) => BLINK.min(self.settings.sleep),
+                Err(failure) => self.after(failure)?,
+            };
+            if self.stops {
+                return self.last_words();
+            }
+            self.wait(wait);
+        }
+    }
+
+    fn step(&mut self) -> Tried<Step> {
+        // Only whole reservations while there is more to do: fewer calls.
+        let has_settled = self.settle(true)?;
+        if self.stops {
+            return Ok(Step::Busy);
+        }
+        let polled = self.poll()?;
+        (self.refusals, self.pause) = (0, Duration::ZERO);
+        if self.settings.once && !matches!(polled, Step::Elsewhere) {
+            self.tell(Message::NoMore)?;
+            self.wait_for_stop();
+            return Ok(Step::Busy);
+        }
+        match polled {
+            Step::Busy => Ok(Step::Busy),
+            Step::Idle | Step::Elsewhere if has_settled || self.settle(false)? => Ok(Step::Busy),
+            other => Ok(other),
+        }
+    }
+
+    /// Tells the portal what is done while nothing new is asked for.
+    fn wait_for_stop(&mut self) {
+        while !self.stops {
+            match self.signals.recv() {
+                Ok(Signal::Settle) => {}
+                Ok(Signal::Stop) | Err(_) => self.stops = true,
+            }
+        }
+    }
+
+    /// Says how long to wait after a failure, or that it is the end.
+    fn after(&mut self, failure: Box<Failure>) -> Tried<Duration> {
+        let is_lost = failure.code == Code::OutcomeUnknown;
+        self.answer_was_lost |= is_lost;
+        self.refusals += u32::from(failure.code == Code::ApiError);
+        let may_pass = match failure.code.exit() {
+            Exit::Temporary | Exit::OutcomeUnknown => true,
+            Exit::ApiError => self.refusals < MOST_REFUSALS,
+            _ => false,
+        };
+        // With --once the answer is given now, except that a lost answer is
+        // looked for first.
+        if !may_pass || (self.settings.once && !is_lost) {
+            return Err(failure);
+        }
+        if self.stops {
+            return Ok(Duration::ZERO);
+        }
+        self.tell(Message::Note("warning", failure.code.text(), failure.message.clone()))?;
+        self.pause = (self.pause * 2).clamp(Duration::from_millis(200), LONGEST_PAUSE);
+        Ok(self.pause)
+    }
+
+    /// Tells the portal everything that there is to tell. What cannot be told
+    /// now is told by the next run.
+    fn last_words(&mut self) -> Tried<()> {
+        match self.settle(false) {
+            Ok(_) => Ok(()),
+            Err(failure) if matches!(failure.code.exit(), Exit::Temporary | Exit::OutcomeUnknown) => {
+                let text = format!("the portal was not told of everything that is done; the next run will: {}", failure.message);
+                self.tell(Message::Note("warning", failure.code.text(), text))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn tell(&self, message: Message) -> Tried<()> {
+        Ok(self.engine.send(message).map_err(|_| Gone)?)
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Message) -> Tried<T> {
+        let (answer, answered) = channel();
+        self.tell(question(answer))?;
+        Ok(answered.recv().map_err(|_| Gone)?)
+    }
+
+    /// Waits, unless there is something to do earlier: settling, stopping, or
+    /// a call from the receiver.
+    fn wait(&mut self, wait: Duration) {
+        let clock = std::sync::Arc::clone(&self.session.tools.clock);
+        let end = clock.boot_ns().saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+        loop {
+            let left = Duration::from_nanos(end.saturating_sub(clock.boot_ns()));
+            match self.signals.recv_timeout(left.min(BLINK)) {
+                Ok(Signal::Settle) => return,
+                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.stops = true;
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let mark = self.wake_mark();
+            if left.is_zero() || mark != self.wake {
+                self.wake = mark;
+                return;
+            }
+        }
+    }
+
+    /// Returns what changes when the receiver hears of new offline events.
+    fn wake_mark(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.settings.folder.join(super::WAKE_FILE)).ok()
+    }
+
+    /// Takes events from the portal.
+    fn poll(&mut self) -> Tried<Step> {
+        if self.ask(Message::Unfinished)? >= self.settings.enough {
+            return Ok(Step::Elsewhere);
+        }
+        let lock = self.settings.folder.join("poll.lock");
+        let Some(_turn) = Locked::try_open(&lock, Mode::Exclusive).map_err(|error| Box::new(error.into()))? else {
+            return Ok(Step::Elsewhere);
+        };
+        let found = self.search_if_due()?;
+        let nonce = random_hex(self.session.tools.random.as_ref(), 16);
+        self.ask(|noted| Message::Calling { nonce: nonce.clone(), kind: CallKind::Reserve, noted: Some(noted) })?;
+        crash::point("queue.before_reserve");
+        let call = QueueCall::Reserve { limit: self.settings.batch, connector: self.settings.connector.clone() };
+        let result = pipeline::run_queue_call(self.session, &call, &nonce);
+        crash::point("queue.after_reserve");
+        let taken = match result {
+            Ok(completed) => self.usable(&completed)?,
+            Err(failure) => {
+                if failure.outcome != Outcome::Unknown && failure.code != Code::ExecutedUnrecorded {
+                    self.tell(Message::Called(nonce))?;
+                }
+                return Err(Box::new(failure));
+            }
+        };
+        let count = taken.events.len();
+        self.ask(|stored| Message::Arrived { events: taken.events, closes: Some(nonce), stored })?;
+        crash::point("queue.after_arrival");
+        Ok(if count > 0 || found { Step::Busy } else { Step::Idle })
+    }
+
+    /// Reads what was taken. An answer that cannot be read is a lost one.
+    fn usable(&mut self, completed: &Completed) -> Tried<answer::Taken> {
+        self.pass_warnings(completed)?;
+        answer::taken(&completed.body).ok_or_else(|| {
+            let text = "event.offline.get gave an answer that does not say what was taken";
+            Box::new(Failure::new(Code::OutcomeUnknown, text).sent(Outcome::Unknown))
+        })
+    }
+
+    fn pass_warnings(&self, completed: &Completed) -> Tried<()> {
+        completed.warnings.iter().try_for_each(|(code, text)| self.tell(Message::Note("warning", code, text.clone())))
+    }
+
+    /// Searches the portal for what lost answers may have hidden, after a loss
+    /// and now and then. Returns whether something was found.
+    fn search_if_due(&mut self) -> Tried<bool> {
+        let now = self.session.tools.clock.boot_ns();
+        let age = self.searched_ns.map(|searched| now.saturating_sub(searched));
+        let losses: Losses = self.ask(|answer| Message::Losses { processes: Vec::new(), answer })?;
+        let (repeatable, reserving): (Vec<_>, Vec<_>) = losses.calls.into_iter().partition(|call| call.kind == CallKind::Repeatable);
+        for call in repeatable {
+            self.close(&call.nonce, "its worker died; the call is made again where it is needed")?;
+        }
+        let is_due = match age {
+            None => true,
+            Some(age) if !reserving.is_empty() => age >= SEARCH_NS || self.answer_was_lost,
+            Some(age) => age >= SWEEP_NS,
+        };
+        if !is_due {
+            return Ok(false);
+        }
+        let found = self.search()?;
+        (self.searched_ns, self.answer_was_lost) = (Some(now), false);
+        Ok(found)
+    }
+
+    fn search(&mut self) -> Tried<bool> {
+        let (reserved, is_empty) = self.reserved()?;
+        let losses = self.ask(|answer| Message::Losses { processes: reserved.keys().cloned().collect(), answer })?;
+        let now = self.session.tools.clock.now().timestamp_millis();
+        let adoption = adopt::decide(&losses.calls, &losses.unknown, (now, self.settings.adopt_after), is_empty);
+        if !adoption.foreign.is_empty() {
+            self.tell(Message::Foreign(adoption.foreign))?;
+        }
+        for process in &adoption.adopt {
+            let rows = reserved.get(process).copied().unwrap_or_default();
+            self.reread(process, rows.max(self.settings.batch))?;
+            self.tell(Message::Note("notice", "adopted", format!("{rows} events of a reservation whose answer was lost were read again")))?;
+        }
+        for nonce in &adoption.closed {
+            self.close(nonce, "the worker searched the portal for what the call had reserved")?;
+        }
+        Ok(!adoption.adopt.is_empty())
+    }
+
+    /// Returns how many rows each reservation on the portal has, and whether
+    /// the queue is empty.
+    fn reserved(&mut self) -> Tried<(BTreeMap<String, u32>, bool)> {
+        let mut reserved = BTreeMap::new();
+        let (mut start, mut rows) = (Some(0), 0);
+        while let Some(from) = start {
+            let page = self.list(&json!({"!=PROCESS_ID": ""}), from)?;
+            rows += page.rows;
+            for (process, count) in page.reserved {
+                *reserved.entry(process).or_default() += count;
+            }
+            start = page.next.filter(|next| *next >= from + PAGE);
+        }
+        let is_empty = rows == 0 && self.list(&json!({}), 0)?.rows == 0;
+        Ok((reserved, is_empty))
+    }
+
+    fn list(&mut self, filter: &serde_json::Value, start: u64) -> Tried<answer::Page> {
+        let mut params = json!({"filter": filter, "order": {"ID": "ASC"}, "start": start});
+        if let Some(connector) = &self.settings.connector {
+            params["auth_connector"] = json!(connector);
+        }
+        let proposal = Proposal { name: "event.offline.list".to_owned(), params, api: Some(Api::V2) };
+        let handling = Handling { consent: Consent::default(), key: None, reuse: Reuse::plain() };
+        let completed = pipeline::run(self.session, proposal, &handling).map_err(Box::new)?;
+        answer::page(&completed.body).ok_or_else(|| {
+            Box::new(Failure::new(Code::Temporary, "event.offline.list gave an answer that is no list").sent(Outcome::NotApplied))
+        })
+    }
+
+    /// Reads a reservation again, which can be repeated at will.
+    fn reread(&mut self, process: &str, limit: u32) -> Tried<()> {
+        let call = QueueCall::Reread { process: process.to_owned(), limit, connector: self.settings.connector.clone() };
+        let completed = self.repeatable(&call)?;
+        let taken = self.usable(&completed)?;
+        self.ask(|stored| Message::Arrived { events: taken.events, closes: None, stored })?;
+        Ok(())
+    }
+
+    /// Makes a call that does no harm when it is made twice.
+    fn repeatable(&mut self, call: &QueueCall) -> Tried<Completed> {
+        let nonce = random_hex(self.session.tools.random.as_ref(), 16);
+        self.tell(Message::Calling { nonce: nonce.clone(), kind: CallKind::Repeatable, noted: None })?;
+        let result = pipeline::run_queue_call(self.session, call, &nonce);
+        match &result {
+            Err(failure) if failure.outcome == Outcome::Unknown => self.close(&nonce, "the call is made again")?,
+            Ok(_) | Err(_) => self.tell(Message::Called(nonce))?,
+        }
+        result.map_err(Box::new)
+    }
+
+    fn close(&mut self, nonce: &str, reason: &str) -> Tried<()> {
+        pipeline::close_queue_call(self.session, nonce, reason).map_err(Box::new)?;
+        self.tell(Message::Called(nonce.to_owned()))
+    }
+
+    /// Tells the portal what is done; returns whether there was anything.
+    fn settle(&mut self, complete: bool) -> Tried<bool> {
+        let settlements = self.ask(|answer| Message::Settlements { complete, answer })?;
+        let has_any = !settlements.is_empty();
+        for settlement in settlements {
+            self.settle_one(settlement)?;
+        }
+        Ok(has_any)
+    }
+
+    fn settle_one(&mut self, settlement: Settlement) -> Tried<()> {
+        let Settlement { process, rows } = settlement;
+        let marks = |row: &SettledRow| self.settings.mark_failed && row.is_dead && !row.message.is_empty();
+        let (marked, cleared): (Vec<SettledRow>, Vec<SettledRow>) = rows.into_iter().partition(marks);
+        for rows in marked.chunks(AT_ONCE) {
+            let messages = rows.iter().map(|row| row.message.clone()).collect();
+            self.settle_rows(
+                rows,
+                &QueueCall::MarkFailed { process: process.clone(), messages, connector: self.settings.connector.clone() },
+            )?;
+        }
+        crash::point("queue.before_clear");
+        for rows in cleared.chunks(AT_ONCE) {
+            let ids = rows.iter().map(|row| row.row.clone()).collect();
+            self.settle_rows(rows, &QueueCall::Clear { process: process.clone(), rows: ids, connector: self.settings.connector.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn settle_rows(&mut self, rows: &[SettledRow], call: &QueueCall) -> Tried<()> {
+        self.repeatable(call)?;
+        crash::point("queue.after_clear");
+        self.tell(Message::Settled(rows.iter().map(|row| row.seq).collect()))
+    }
+}
