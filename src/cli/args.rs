@@ -1,6 +1,7 @@
 //! The command line as clap knows it.
 
 mod discovery;
+mod listen;
 mod queue;
 mod trigger;
 
@@ -9,6 +10,7 @@ use crate::gate::Consent;
 use crate::settings::Options;
 use clap::{Args, Parser, Subcommand};
 pub(super) use discovery::{Catalog, Describe, Policy};
+pub(super) use listen::Listen;
 pub(super) use queue::{Bind, DeadLetterCommand, HandlerArgs, InboxArgs, Queue, QueueGuards, QueueWork};
 use std::path::PathBuf;
 pub(super) use trigger::Trigger;
@@ -101,6 +103,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Queue,
     },
+    /// Receive online events and outgoing webhooks, and hand them to a handler
+    Listen(Box<Listen>),
     /// Deliver an event to a handler of yours, as a portal does
     Trigger(Trigger),
     /// Run the built-in portal for other clients
@@ -150,6 +154,9 @@ pub(super) struct RequestArgs {
     /// The same as --api v3
     #[arg(long)]
     pub(super) rest_v3: bool,
+    /// Label of this change: it is not queued as an event under the same label
+    #[arg(long, value_name = "LABEL")]
+    pub(super) auth_connector: Option<String>,
     /// Show the request and the gates; send nothing
     #[arg(long)]
     pub(super) dry_run: bool,

@@ -2,6 +2,8 @@
 
 use super::args::{Call, Global, Plan as PlanCommand};
 use super::connect::{Connected, connect};
+use super::label::label;
+use super::queue::connector;
 use super::{Stop, help, params, printed};
 use crate::call::ShapeError;
 use crate::error::{Code, Failure, Outcome};
@@ -52,7 +54,9 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         return Err(Failure::new(Code::Usage, "no method is given").hint("Methods look like crm.lead.list").into());
     };
     let params = params::read(call.request.params.as_deref(), &call.items, host)?;
+    let connector = connector(call.request.auth_connector.as_ref(), host);
     let proposal = Proposal { name: method.clone(), params, api: call.api() };
+    let proposal = label(proposal, connector.as_deref(), call.request.auth_connector.is_some())?;
     if call.request.curl || call.request.dry_run {
         if proposal.holds_secret(&redactor) {
             return Err(Failure::from(ShapeError::OwnSecret).into());

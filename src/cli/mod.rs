@@ -2,6 +2,7 @@
 //! prints. It decides nothing.
 
 mod args;
+mod application_token;
 mod call;
 mod connect;
 mod describe;
@@ -9,6 +10,8 @@ mod emulator;
 mod explain;
 mod help;
 mod inventory;
+mod label;
+mod listen;
 mod params;
 mod policy;
 mod queue;
@@ -85,6 +88,7 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
         Command::Policy { command } => policy::run(&command, &global, host),
         Command::Catalog { command } => inventory::run(&command, &global, host),
         Command::Queue { command } => queue::run(&command, &global, host, format),
+        Command::Listen(args) => listen::run(&args, &global, host, format),
         Command::Trigger(args) => trigger::run(&args, &global, host, format),
         Command::Emulator { command } => emulator::run(&command, &global, host, format),
         Command::Help { topic } => help::topic(topic.as_deref(), host),

@@ -9,7 +9,8 @@
 //! (b24restdocs: api-reference/events/index.md).
 
 use super::args::{Global, Trigger};
-use super::{Stop, params, printed};
+use super::connect::connect;
+use super::{Stop, application_token, params, printed};
 use crate::catalog::{events, payloads};
 use crate::error::{Code, Failure, Outcome};
 use crate::host::Host;
@@ -17,12 +18,10 @@ use crate::method::shown;
 use crate::output::{self, ErrorFormat};
 use crate::query_string::form_pairs;
 use crate::secret::{MASK, Secret};
-use crate::settings;
-use crate::store::config::read_secret;
+use crate::settings::{self, Settings};
 use crate::wire::deliver::{DeliverError, Deliverer};
 use crate::wire::target::{AllowList, Target};
 use serde_json::{Map, Value, json};
-use std::io::Read;
 
 /// What items may set.
 const ROOTS: &[&str] = &["data", "auth", "ts", "event_handler_id"];
@@ -38,22 +37,16 @@ const WITHOUT_SUBSCRIPTION: &[&str] =
 const DOMAIN: &str = "portal.example";
 const MEMBER_ID: &str = "0123456789abcdef0123456789abcdef";
 
-/// Longest application token that is taken for one; documented ones have 32.
-const LONGEST_TOKEN: usize = 128;
-
 pub(super) fn run(args: &Trigger, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
     let event = event(args)?;
-    let to = args
-        .to
-        .as_deref()
-        .ok_or_else(|| usage("--to is missing: the address of the handler").hint("For example --to http://127.0.0.1:8080/handler"))?;
-    refuse_literal_token(args)?;
+    application_token::refuse_literal(args.application_token.as_deref())?;
     let options = global.options();
     let settings = settings::resolve(&options, host)?;
+    let Some(to) = args.to.as_deref() else { return raise(args, &event, settings, host) };
     let portals = settings::known_portals(&options, host, &settings)?;
     let target = Target::parse(to, &AllowList { hosts: args.allow_host.clone(), portals })?;
-    let payload = payload(&event, &args.items, &target, host)?;
-    let token = application_token(args, &target, host)?;
+    let payload = payload(&event, &args.items, Some(&target), host)?;
+    let token = token(args, &target, host)?;
     if args.dry_run {
         return dry_run(args, payload, &target, token.as_ref(), host);
     }
@@ -74,6 +67,45 @@ pub(super) fn run(args: &Trigger, global: &Global, host: &mut Host, format: Erro
     });
     printed(output::value(host, &done))?;
     Ok(())
+}
+
+/// Raises the event in the built-in portal, as if a user had caused it: it goes
+/// into the offline queues and to the handlers that are bound to it.
+fn raise(args: &Trigger, event: &str, settings: Settings, host: &mut Host) -> Result<(), Stop> {
+    if settings.credential.is_some() {
+        return Err(usage("--to is missing: the address of the handler")
+            .hint("For example --to http://127.0.0.1:8080/handler; with --profile emulator the event is raised in the built-in portal")
+            .into());
+    }
+    if args.items.iter().any(|item| item.contains('=') && !item.starts_with("data")) {
+        return Err(usage("an event that is raised in the built-in portal takes items of data only").into());
+    }
+    let payload = payload(event, &args.items, None, host)?;
+    if args.dry_run {
+        let plan = json!({"schema": "b24.trigger/1", "dry_run": true, "event": event, "to": "emulator", "count": args.count, "data": payload["data"]});
+        return printed(output::value(host, &plan));
+    }
+    let connected = connect(settings, host)?;
+    let Some(emulator) = connected.emulator() else { return Err(Failure::new(Code::Internal, "there is no built-in portal").into()) };
+    let (mut queued, mut deliveries) = (0, 0);
+    for _ in 0..args.count {
+        let raised = emulator.raise(event, payload["data"].clone())?;
+        queued += raised.queued;
+        deliveries += raised.deliveries;
+    }
+    // What is on its way is waited for.
+    emulator.stop();
+    let failed: Vec<Value> = emulator.deliveries().into_iter().filter(|delivery| !delivery.status.is_some_and(|status| (200..300).contains(&status))).map(|delivery| json!({"handler": delivery.handler, "event": delivery.event, "status": delivery.status, "error": delivery.error})).collect();
+    let done = json!({
+        "schema": "b24.trigger/1", "event": event, "to": "emulator", "count": args.count, "queued": queued, "deliveries": deliveries, "failed": failed,
+    });
+    printed(output::value(host, &done))?;
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(Code::ApiError, format!("{} deliveries were not taken", failed.len()))
+            .hint("The portal does not repeat them; the handler must be there first")
+            .into()),
+    }
 }
 
 fn usage(message: &str) -> Failure {
@@ -98,42 +130,18 @@ fn event(args: &Trigger) -> Result<String, Failure> {
     Ok(name.to_ascii_uppercase())
 }
 
-/// Arguments are visible to every user of a machine, and stay in histories.
-fn refuse_literal_token(args: &Trigger) -> Result<(), Failure> {
-    match args.application_token.as_deref() {
-        None | Some("-") => Ok(()),
-        Some(source) if source.len() > 1 && source.starts_with('@') => Ok(()),
-        Some(_) => Err(usage("--application-token takes @FILE or -, never the token itself")
-            .hint("Other users can read arguments; put the token in a file of mode 0600 or in B24_APPLICATION_TOKEN")),
-    }
-}
-
 /// Reads the application token. Out of the environment it goes to handlers on
 /// this machine only.
-fn application_token(args: &Trigger, target: &Target, host: &mut Host) -> Result<Option<Secret>, Failure> {
-    let text = match args.application_token.as_deref() {
-        None => host.env.get("B24_APPLICATION_TOKEN").filter(|_| target.is_loopback()).map(str::to_owned),
-        Some("-") if host.stdin_is_terminal => return Err(usage("--application-token - reads standard input, which is a terminal")),
-        Some("-") => {
-            let mut text = String::new();
-            let read = host.stdin.by_ref().take(4096).read_to_string(&mut text);
-            read.map_err(|error| usage(&format!("standard input cannot be read: {error}")))?;
-            Some(text.trim().to_owned())
-        }
-        Some(source) => Some(read_secret(&host.cwd.join(source.trim_start_matches('@')))?),
-    };
-    // What is no token may be another secret, out of a file named by mistake.
-    let is_token = |text: &String| {
-        (1..=LONGEST_TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-    };
-    match text {
-        Some(text) if !is_token(&text) => Err(usage("the application token is not one word of letters and digits")),
-        text => Ok(text.map(Secret::new)),
+fn token(args: &Trigger, target: &Target, host: &mut Host) -> Result<Option<Secret>, Failure> {
+    match args.application_token.as_deref() {
+        Some(option) => application_token::read(option, host).map(Some),
+        None if target.is_loopback() => application_token::from_env(host),
+        None => Ok(None),
     }
 }
 
 /// Makes the event: what its family carries, then the items.
-fn payload(event: &str, items: &[String], target: &Target, host: &Host) -> Result<Value, Failure> {
+fn payload(event: &str, items: &[String], target: Option<&Target>, host: &Host) -> Result<Value, Failure> {
     let mut shape = payloads::shape(event);
     let (id, items) = match items.split_first() {
         Some((first, rest)) if !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit()) => (Some(first), rest),
@@ -164,13 +172,13 @@ fn payload(event: &str, items: &[String], target: &Target, host: &Host) -> Resul
     }
 }
 
-fn check_item(number: usize, item: &str, target: &Target) -> Result<(), Failure> {
+fn check_item(number: usize, item: &str, target: Option<&Target>) -> Result<(), Failure> {
     let root = item.split(['[', '=', ':', '@']).next().unwrap_or_default();
     if !ROOTS.contains(&root) {
         let message = format!("item {number} does not begin with data, auth, ts or event_handler_id");
         return Err(usage(&message).hint("A number as the first item is the object's id; else write data[FIELDS][ID]=42"));
     }
-    if params::reads_file(item) && !target.is_loopback() {
+    if params::reads_file(item) && target.is_some_and(|target| !target.is_loopback()) {
         return Err(Failure::new(Code::PolicyDenied, format!("item {number} reads a file, which is delivered to this machine only")));
     }
     Ok(())

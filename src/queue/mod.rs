@@ -32,6 +32,7 @@ mod line;
 mod message;
 mod metrics;
 mod offline;
+mod online;
 mod retry;
 mod state;
 mod workers;
@@ -39,12 +40,13 @@ mod workers;
 pub use dead_letters::{Action, DeadLetters};
 pub use engine::{Engine, EngineSettings, Parts, Streams, Summary, Until};
 pub use event::{EventKey, Job, NewEvent, Origin, Reservation, entity_of};
-pub use handler::{Conditions, Handler, Report, Reporter, Running};
+pub use handler::{Conditions, Forward, Handler, Report, Reporter, Running};
 pub use inbox::{Arrival, Commit, Dead, Depth, Inbox, Outcome, SettledRow, Settlement};
 pub use line::{CallKind, Counters, OpenCall};
 pub use message::{Losses, Message, Signal};
 pub use metrics::{Metrics, Sample};
 pub use offline::{OfflineSettings, OfflineSource};
+pub use online::OnlineSource;
 
 /// The file whose change wakes a worker that sleeps between two polls.
 pub const WAKE_FILE: &str = "wake";

@@ -11,7 +11,7 @@ pub(in crate::cli) struct Trigger {
     /// Id of the object, then data[...]=text, auth[...]=text, ts=text
     #[arg(value_name = "ITEM")]
     pub(in crate::cli) items: Vec<String>,
-    /// Address of the handler: on this machine, or on an allowed host
+    /// Address of the handler: on this machine, or on an allowed host; without it, with --profile emulator, the built-in portal raises the event
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) to: Option<String>,
     /// Where the application token is: @FILE, or - for standard input; else the environment

@@ -3,7 +3,7 @@
 use super::super::args::{DeadLetterCommand, Global, InboxArgs};
 use super::super::connect::Connected;
 use super::super::{Stop, printed};
-use super::{Place, letters, open, place};
+use super::{Owner, Place, letters, open, place};
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
@@ -20,7 +20,7 @@ const SEED_FIELDS: &[&str] = &["tenant", "event", "message_id", "retry_count", "
 
 pub(super) fn status(args: &InboxArgs, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
     let connected = open(&global.options(), host, format)?;
-    let place = place(args, &connected, host);
+    let place = place(args, &Owner::of(&connected), host);
     let dead = letters(&place, &connected, host).count()?;
     let mut value = json!({
         "schema": "b24.queue-status/1", "portal": connected.session.identity, "source": args.source, "auth_connector": place.connector,
@@ -52,7 +52,7 @@ pub(super) fn dead_letters(command: &DeadLetterCommand, global: &Global, host: &
         DeadLetterCommand::Retry(letters) | DeadLetterCommand::Drop { letters, .. } => &letters.inbox,
     };
     let connected = open(&global.options(), host, format)?;
-    let place = place(args, &connected, host);
+    let place = place(args, &Owner::of(&connected), host);
     let mut file = letters(&place, &connected, host);
     match command {
         DeadLetterCommand::List(_) => {

@@ -11,12 +11,13 @@ use crate::host::Host;
 use crate::json;
 use crate::output::{self, ErrorFormat};
 use crate::queue::DeadLetters;
+use crate::secret::Redactor;
 use crate::settings::{self, Options};
-use crate::store::file_name;
+use crate::store::{StateDir, file_name};
 use crate::store::plans::folder_beside;
 use std::sync::Arc;
 
-pub(super) use work::{Place, Worker};
+pub(super) use work::{Place, Worker, handler};
 
 pub(super) fn run(command: &Queue, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
     match command {
@@ -44,12 +45,30 @@ pub(super) fn connector(option: Option<&String>, host: &Host) -> Option<String> 
     option.map(String::as_str).or(host.env.get("B24_AUTH_CONNECTOR")).filter(|label| !label.is_empty()).map(str::to_owned)
 }
 
+/// Whose events are worked off.
+pub(super) struct Owner {
+    /// The portal's identity.
+    pub(super) identity: String,
+    /// Takes secrets out of what handlers say.
+    pub(super) redactor: Redactor,
+    /// The state folder.
+    pub(super) state: StateDir,
+}
+
+impl Owner {
+    /// Returns the owner of a session's events.
+    pub(super) fn of(connected: &Connected) -> Owner {
+        let session = &connected.session;
+        Owner { identity: session.identity.clone(), redactor: session.redactor.clone(), state: session.settings.state.clone() }
+    }
+}
+
 /// Finds the inbox and the dead letters that the options mean.
-pub(super) fn place(args: &InboxArgs, connected: &Connected, host: &Host) -> Place {
-    let identity = connected.session.identity.as_str();
+pub(super) fn place(args: &InboxArgs, owner: &Owner, host: &Host) -> Place {
+    let identity = owner.identity.as_str();
     let base = match &args.state_file {
         Some(path) => folder_beside(&host.cwd.join(path)).join(file_name(identity)),
-        None => connected.session.settings.state.queue(identity),
+        None => owner.state.queue(identity),
     };
     let connector = connector(args.auth_connector.as_ref(), host).filter(|_| args.source == "offline");
     let name = match &connector {

@@ -1,8 +1,8 @@
 //! `b24 queue work`, and what every worker is put together from.
 
 use super::super::args::{Global, HandlerArgs, QueueWork};
-use super::super::connect::Connected;
-use super::super::{SECRET_VARIABLES, Stop, printed};
+use super::super::{SECRET_VARIABLES, Stop, application_token, printed};
+use super::Owner;
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::interrupt;
@@ -45,15 +45,13 @@ impl Worker {
     /// Puts a worker together: inbox, dead letters, handler, measurements.
     pub(in crate::cli) fn assemble(
         args: &HandlerArgs,
+        handler: &Handler,
         place: &Place,
         until: Until,
-        connected: &Connected,
-        host: &Host,
+        (owner, host): (&Owner, &Host),
     ) -> Result<Worker, Stop> {
-        let portal = connected.session.identity.clone();
-        let redactor = connected.session.redactor.clone();
-        let handler = handler(args)?;
-        let settings = settings(args, &handler, until);
+        let (portal, redactor) = (owner.identity.clone(), owner.redactor.clone());
+        let settings = settings(args, handler, until);
         let (messages, received) = channel();
         let (told, signals) = channel();
         let conditions = Conditions {
@@ -68,7 +66,7 @@ impl Worker {
             // Without an engine there is nobody to care.
             let _ = reports.send(Message::Handler(report));
         });
-        let running = Running::start(&handler, conditions, reporter)
+        let running = Running::start(handler, conditions, reporter)
             .map_err(|error| Failure::new(Code::LocalState, format!("the thread of the handler cannot be started: {error}")))?;
         let metrics = args.metrics_file.as_ref().map(|path| {
             let source = place.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -115,18 +113,20 @@ impl Worker {
 
 /// Works off the offline queue.
 pub(super) fn run(args: &QueueWork, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
-    handler(&args.handler)?;
+    let handler = handler(&args.handler)?;
+    application_token::refuse_literal(args.application_token.as_deref())?;
     if args.application_token.is_some() {
         output::note(host, "notice", "application_token", "offline events carry no application token; it is checked by b24 listen", format);
     }
     let mut connected = super::open(&args.guards.options(global), host, format)?;
-    let place = super::place(&args.inbox, &connected, host);
+    let owner = Owner::of(&connected);
+    let place = super::place(&args.inbox, &owner, host);
     let until = match (args.once, args.until_empty) {
         (true, _) => Until::Drained,
         (_, true) => Until::Empty,
         _ => Until::Stopped,
     };
-    let worker = Worker::assemble(&args.handler, &place, until, &connected, host)?;
+    let worker = Worker::assemble(&args.handler, &handler, &place, until, (&owner, host))?;
     let settings = OfflineSettings {
         folder: place.folder.clone(),
         sleep: Duration::from_secs_f64(args.sleep),
@@ -160,7 +160,7 @@ fn conclude(summary: &Summary, until: Until) -> Result<(), Stop> {
         .into())
 }
 
-fn handler(args: &HandlerArgs) -> Result<Handler, Stop> {
+pub(in crate::cli) fn handler(args: &HandlerArgs) -> Result<Handler, Stop> {
     match (&args.exec, &args.serve, args.jsonl) {
         (Some(command), _, _) if !command.trim().is_empty() => Ok(Handler::Exec(command.clone())),
         (_, Some(command), _) if !command.trim().is_empty() => Ok(Handler::Serve(command.clone())),
@@ -173,7 +173,7 @@ fn handler(args: &HandlerArgs) -> Result<Handler, Stop> {
 
 fn settings(args: &HandlerArgs, handler: &Handler, until: Until) -> EngineSettings {
     let usual = match handler {
-        Handler::Exec(_) => 4,
+        Handler::Exec(_) | Handler::Forward(_) => 4,
         Handler::Serve(_) => 64,
         Handler::Lines => 256,
     };
@@ -189,7 +189,7 @@ fn settings(args: &HandlerArgs, handler: &Handler, until: Until) -> EngineSettin
 /// Returns the environment of a handler: without the variables that hold
 /// secrets, and without any whose value is one of ours. A handler that calls
 /// the portal takes its credential from a profile.
-pub(in crate::cli) fn environment(host: &Host, redactor: &Redactor, connector: Option<&str>) -> Vec<(String, String)> {
+fn environment(host: &Host, redactor: &Redactor, connector: Option<&str>) -> Vec<(String, String)> {
     let is_harmless = |(name, value): &(&str, &str)| !SECRET_VARIABLES.contains(name) && !redactor.finds(value.as_bytes());
     let mut env: Vec<(String, String)> =
         host.env.all().filter(is_harmless).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

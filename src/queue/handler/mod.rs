@@ -5,8 +5,11 @@
 //! [`Ending`].
 
 mod exec;
+mod forward;
 mod process;
 mod serve;
+
+pub use forward::Forward;
 
 use super::event::Job;
 use std::io;
@@ -22,6 +25,8 @@ pub enum Handler {
     Exec(String),
     /// One process for all events.
     Serve(String),
+    /// A handler over HTTP.
+    Forward(Arc<Forward>),
     /// The lines go to standard output; an event is handled when its line is
     /// written.
     Lines,
@@ -97,6 +102,7 @@ impl Running {
         let run = move || match handler {
             Handler::Exec(command) => runtime.block_on(exec::run(command, conditions, received, report)),
             Handler::Serve(command) => runtime.block_on(serve::run(command, conditions, received, report)),
+            Handler::Forward(forward) => runtime.block_on(forward::run(forward, conditions, received, report)),
             Handler::Lines => {}
         };
         let thread = std::thread::Builder::new().name("handler".to_owned()).spawn(run)?;
