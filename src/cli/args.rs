@@ -112,7 +112,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Emulator,
     },
-    /// Explain a topic: agents, env, exit-codes, faults, migrate, params, plans, profiles, safety
+    /// Explain a topic: agents, env, events, exit-codes, faults, migrate, params, plans, profiles, safety
     Help {
         /// The topic or command
         topic: Option<String>,

@@ -1,14 +1,16 @@
 //! `b24 METHOD`, `b24 call`, and the commands that make and run plans.
 
 use super::args::{Call, Global, Plan as PlanCommand};
-use super::connect::{Connected, connect};
+use super::connect::{Connected, Role, connect, connect_as};
 use super::label::label;
 use super::queue::connector;
 use super::{Stop, help, params, printed};
 use crate::call::ShapeError;
+use crate::catalog;
 use crate::error::{Code, Failure, Outcome};
 use crate::gate::{self, Consent, Proposal};
 use crate::host::Host;
+use crate::method::Method;
 use crate::output::{self, ErrorFormat};
 use crate::pipeline::{self, Completed, Handling};
 use crate::secret::MASK;
@@ -64,7 +66,7 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         return rehearse(call, &proposal, &settings, host);
     }
     let proposal = locally_checked(proposal, &settings)?;
-    let mut connected = connect(settings, host)?;
+    let mut connected = connect_as(role(&proposal), settings, host)?;
     if call.plans.plan_only {
         let plan = pipeline::plan(&mut connected.session, proposal).map_err(|failure| clean(&connected, failure))?;
         return printed(output::value(host, &planned(&plan)));
@@ -72,6 +74,16 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
     let handling = handling(call)(&connected.session.settings);
     let result = pipeline::run(&mut connected.session, proposal, &handling);
     finish(result, &connected, call.talk(), (host, format))
+}
+
+/// Returns as what the built-in portal is called: methods that take an
+/// application only get one.
+fn role(proposal: &Proposal) -> Role {
+    let entry = Method::parse(&proposal.name).ok().and_then(|method| catalog::generations(&method)[0]);
+    match entry.and_then(|entry| entry.details()).is_some_and(|details| details.auth == "oauth") {
+        true => Role::Application,
+        false => Role::Webhook,
+    }
 }
 
 /// A plan is sent as it is. Nothing can be added to it, and an option that

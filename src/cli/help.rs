@@ -15,6 +15,7 @@ use std::fmt::Write;
 /// Topics whose text is fixed.
 const TOPICS: &[(&str, &str)] = &[
     ("agents", include_str!("help/agents.txt")),
+    ("events", include_str!("help/events.txt")),
     ("migrate", include_str!("help/migrate.txt")),
     ("params", include_str!("help/params.txt")),
     ("plans", include_str!("help/plans.txt")),

@@ -123,4 +123,3 @@ fn offline_folders(place: &Place) -> impl Fn() -> Vec<PathBuf> + use<> {
         entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("offline")).map(|entry| entry.path()).collect()
     }
 }
-

@@ -1,8 +1,8 @@
 //! The face for people, agents and CI jobs: it parses, calls the core and
 //! prints. It decides nothing.
 
-mod args;
 mod application_token;
+mod args;
 mod call;
 mod connect;
 mod describe;

@@ -43,10 +43,16 @@ pub(super) fn run(args: &Trigger, global: &Global, host: &mut Host, format: Erro
     let options = global.options();
     let settings = settings::resolve(&options, host)?;
     let Some(to) = args.to.as_deref() else { return raise(args, &event, settings, host) };
+    let is_built_in = settings.credential.is_none();
     let portals = settings::known_portals(&options, host, &settings)?;
     let target = Target::parse(to, &AllowList { hosts: args.allow_host.clone(), portals })?;
     let payload = payload(&event, &args.items, Some(&target), host)?;
-    let token = token(args, &target, host)?;
+    let (timeout, ca_file) = (settings.limits.timeout, settings.ca_file.clone());
+    let token = match token(args, &target, host)? {
+        // Its events carry its own token.
+        None if is_built_in && target.is_loopback() => connect(settings, host)?.application_token(),
+        token => token,
+    };
     if args.dry_run {
         return dry_run(args, payload, &target, token.as_ref(), host);
     }
@@ -60,7 +66,7 @@ pub(super) fn run(args: &Trigger, global: &Global, host: &mut Host, format: Erro
         );
     }
     crate::interrupt::watch();
-    let deliverer = Deliverer::new(target, settings.limits.timeout, settings.ca_file.as_deref())?;
+    let deliverer = Deliverer::new(target, timeout, ca_file.as_deref())?;
     let status = deliver(&deliverer, &event, &payload, (token.as_ref(), args.count))?;
     let done = json!({
         "schema": "b24.trigger/1", "event": event, "to": deliverer.target().shown(), "status": status, "delivered": args.count,
@@ -95,7 +101,12 @@ fn raise(args: &Trigger, event: &str, settings: Settings, host: &mut Host) -> Re
     }
     // What is on its way is waited for.
     emulator.stop();
-    let failed: Vec<Value> = emulator.deliveries().into_iter().filter(|delivery| !delivery.status.is_some_and(|status| (200..300).contains(&status))).map(|delivery| json!({"handler": delivery.handler, "event": delivery.event, "status": delivery.status, "error": delivery.error})).collect();
+    let failed: Vec<Value> = emulator
+        .deliveries()
+        .into_iter()
+        .filter(|delivery| !delivery.status.is_some_and(|status| (200..300).contains(&status)))
+        .map(|delivery| json!({"handler": delivery.handler, "event": delivery.event, "status": delivery.status, "error": delivery.error}))
+        .collect();
     let done = json!({
         "schema": "b24.trigger/1", "event": event, "to": "emulator", "count": args.count, "queued": queued, "deliveries": deliveries, "failed": failed,
     });

@@ -16,6 +16,7 @@ mod faults; // every fault of the portal
 mod gate_property; // what holds for every method and spelling
 mod identity; // what makes two writes the same
 mod kept; // what must hold after everything
+mod listen; // online events, end to end
 mod oauth; // one refresh for everybody, and no pair lost
 mod once; // many processes, one write
 mod pace; // the rate that all processes share

@@ -5,6 +5,7 @@
 //! must have; `…` stands for anything. All blocks run in one home, in order.
 
 use crate::world::World;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -32,6 +33,29 @@ fn steps() -> Vec<Step> {
     steps
 }
 
+/// Puts the programs of the README into a folder: blocks that begin with `#!`,
+/// whose next line says `# NAME: …`.
+fn write_programs(folder: &Path) {
+    for block in README.split("\n```").filter_map(|block| block.split_once('\n').map(|(_, text)| text)) {
+        if block.starts_with("#!") {
+            let name = block.lines().nth(1).unwrap().trim_start_matches("# ").split(':').next().unwrap();
+            std::fs::write(folder.join(name), format!("{block}\n")).unwrap();
+            std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+}
+
+/// Whether a command can run here: the one other language of the README may
+/// not be installed.
+fn can_run(command: &str) -> bool {
+    let has_python = || Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+    let can = !command.contains(".py") || has_python();
+    if !can {
+        println!("skipped, there is no python3: {command}");
+    }
+    can
+}
+
 /// Whether the pieces of a pattern stand in the text in order, the first at
 /// its beginning and the last at its end.
 fn matches(pattern: &str, text: &str) -> bool {
@@ -55,9 +79,10 @@ fn every_console_block_runs() {
     let binary = Path::new(env!("CARGO_BIN_EXE_b24"));
     let path = format!("{}:/usr/bin:/bin", binary.parent().unwrap().display());
     let steps = steps();
+    write_programs(world.home.path());
     assert!(steps.len() > 20);
     for step in steps {
-        if step.command == "cargo test" {
+        if step.command == "cargo test" || !can_run(&step.command) {
             continue;
         }
         let command = step.command.replace("cargo run --release --", "b24");

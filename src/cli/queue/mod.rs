@@ -13,8 +13,8 @@ use crate::output::{self, ErrorFormat};
 use crate::queue::DeadLetters;
 use crate::secret::Redactor;
 use crate::settings::{self, Options};
-use crate::store::{StateDir, file_name};
 use crate::store::plans::folder_beside;
+use crate::store::{StateDir, file_name};
 use std::sync::Arc;
 
 pub(super) use work::{Place, Worker, handler};
