@@ -90,8 +90,8 @@ mod tests {
         let sent = labelled("batch", json!({"cmd": cmd}), None).unwrap();
         assert_eq!(
             sent["cmd"],
-            json!({"a": "crm.deal.add?fields[TITLE]=x&auth_connector=a+b", "b": "crm.deal.list",
-                "c": "crm.deal.delete?id=1&auth_connector=own", "d": "user.update?auth_connector=a+b"})
+            json!({"a": "crm.deal.add?fields[TITLE]=x&auth_connector=a%20b", "b": "crm.deal.list",
+                "c": "crm.deal.delete?id=1&auth_connector=own", "d": "user.update?auth_connector=a%20b"})
         );
     }
 
