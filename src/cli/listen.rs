@@ -1,8 +1,7 @@
 //! `b24 listen`: online events and outgoing webhooks, received without loss.
 
 use super::args::{Global, InboxArgs, Listen};
-use super::connect::{Role, connect_as};
-use super::queue::{Owner, Place, Worker, handler, place};
+use super::queue::{Owner, Place, Worker, handler, notices, place};
 use super::{Stop, application_token, printed};
 use crate::error::{Code, Failure};
 use crate::host::Host;
@@ -33,7 +32,12 @@ pub(super) fn run(args: &Listen, global: &Global, host: &mut Host, format: Error
     };
     let handler = chosen(args, &options, &settings, given.as_ref(), host)?;
     crate::interrupt::watch();
-    let (mut owner, token) = owner(settings, given, host)?;
+    notices(&settings, host, format);
+    let mut owner = Owner::find(settings, host)?;
+    let token = given.or(owner.application_token.take()).ok_or_else(|| {
+        Failure::new(Code::Usage, "without the application token nobody can be told from the portal")
+            .hint("Give --application-token @FILE, or set B24_APPLICATION_TOKEN; the portal sends it in auth[application_token]")
+    })?;
     owner.redactor.learn(&token);
     let inbox = InboxArgs {
         auth_connector: None,
@@ -74,24 +78,6 @@ fn chosen(args: &Listen, options: &Options, settings: &Settings, token: Option<&
     let deliverer = Deliverer::new(target, settings.limits.timeout, settings.ca_file.as_deref())?;
     let application_token = token.filter(|_| args.forward_token).cloned();
     Ok(Handler::Forward(Arc::new(Forward { deliverer, application_token })))
-}
-
-/// Says whose events are received. A receiver needs no credential: without one
-/// its events are kept under the name of nobody.
-fn owner(settings: Settings, given: Option<Secret>, host: &Host) -> Result<(Owner, Secret), Stop> {
-    let is_nobody = matches!(settings.credential, Some(Err(_)));
-    settings.state.prepare()?;
-    let (owner, built_in) = if is_nobody {
-        (Owner { identity: "any-portal".to_owned(), redactor: settings.redactor(), state: settings.state }, None)
-    } else {
-        let connected = connect_as(Role::Application, settings, host)?;
-        (Owner::of(&connected), connected.application_token())
-    };
-    let token = given.or(built_in).ok_or_else(|| {
-        Failure::new(Code::Usage, "without the application token nobody can be told from the portal")
-            .hint("Give --application-token @FILE, or set B24_APPLICATION_TOKEN; the portal sends it in auth[application_token]")
-    })?;
-    Ok((owner, token))
 }
 
 fn receive_options(args: &Listen, token: Secret, host: &Host) -> ReceiveOptions {

@@ -57,20 +57,26 @@ pub enum QueueCall {
 }
 
 impl QueueCall {
+    /// Returns the method that is called.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self {
+            QueueCall::Reserve { .. } | QueueCall::Reread { .. } => "event.offline.get",
+            QueueCall::MarkFailed { .. } => "event.offline.error",
+            QueueCall::Clear { .. } => "event.offline.clear",
+        }
+    }
+
     fn proposal(&self) -> Proposal {
         // The label counts in all four: self-hosted portals do not find the
         // rows of a labelled queue without it, and answer `true` all the same.
-        let (name, params, connector) = match self {
-            QueueCall::Reserve { limit, connector } => ("event.offline.get", json!({"clear": 0, "limit": limit}), connector),
-            QueueCall::Reread { process, limit, connector } => {
-                ("event.offline.get", json!({"clear": 0, "process_id": process, "limit": limit}), connector)
-            }
-            QueueCall::MarkFailed { process, messages, connector } => {
-                ("event.offline.error", json!({"process_id": process, "message_id": messages}), connector)
-            }
-            QueueCall::Clear { process, rows, connector } => ("event.offline.clear", json!({"process_id": process, "id": rows}), connector),
+        let (params, connector) = match self {
+            QueueCall::Reserve { limit, connector } => (json!({"clear": 0, "limit": limit}), connector),
+            QueueCall::Reread { process, limit, connector } => (json!({"clear": 0, "process_id": process, "limit": limit}), connector),
+            QueueCall::MarkFailed { process, messages, connector } => (json!({"process_id": process, "message_id": messages}), connector),
+            QueueCall::Clear { process, rows, connector } => (json!({"process_id": process, "id": rows}), connector),
         };
-        Proposal { name: name.to_owned(), params: with_connector(params, connector.as_deref()), api: Some(Api::V2) }
+        Proposal { name: self.method().to_owned(), params: with_connector(params, connector.as_deref()), api: Some(Api::V2) }
     }
 
     /// Returns whether every list and name that narrows the call is there.

@@ -84,7 +84,7 @@ pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Re
 /// answer it stays until [`close_queue_call`].
 pub fn run_queue_call(session: &mut Session, call: &QueueCall, nonce: &str) -> Result<Completed, Failure> {
     let reviewed = gate::review_queue_call(call, &session.settings.policy);
-    let reviewed = reviewed.map_err(|refusal| refuse(session, "event.offline", refusal))?;
+    let reviewed = reviewed.map_err(|refusal| refuse(session, call.method(), refusal))?;
     let handling = Handling { consent: Consent::default(), key: None, reuse: Reuse::plain() };
     let result = send(session, reviewed, &Identity::Once(nonce.to_owned()), &handling);
     let is_known = match &result {

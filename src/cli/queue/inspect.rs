@@ -1,15 +1,14 @@
 //! `b24 queue status` and `b24 queue dlq`.
 
 use super::super::args::{DeadLetterCommand, Global, InboxArgs};
-use super::super::connect::Connected;
 use super::super::{Stop, printed};
-use super::{Owner, Place, letters, open, place};
+use super::{Owner, Place, letters, notices, place};
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
 use crate::queue::{Action, DeadLetters, Inbox, NewEvent, WAKE_FILE, entity_of};
 use crate::session;
-use crate::store::audit::Durability;
+use crate::settings;
 use crate::store::locked;
 use crate::store::temporary_name;
 use serde_json::{Map, Value, json};
@@ -19,11 +18,11 @@ use std::sync::Arc;
 const SEED_FIELDS: &[&str] = &["tenant", "event", "message_id", "retry_count", "error", "payload", "ts"];
 
 pub(super) fn status(args: &InboxArgs, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
-    let connected = open(&global.options(), host, format)?;
-    let place = place(args, &Owner::of(&connected), host);
-    let dead = letters(&place, &connected, host).count()?;
+    let owner = owner(global, host, format)?;
+    let place = place(args, &owner, host);
+    let dead = letters(&place, &owner, host).count()?;
     let mut value = json!({
-        "schema": "b24.queue-status/1", "portal": connected.session.identity, "source": args.source, "auth_connector": place.connector,
+        "schema": "b24.queue-status/1", "portal": owner.identity, "source": args.source, "auth_connector": place.connector,
         "inbox": place.folder.display().to_string(), "dead_letters_file": place.dead_letters.display().to_string(), "dead_letters": dead,
     });
     if place.folder.exists() {
@@ -51,9 +50,9 @@ pub(super) fn dead_letters(command: &DeadLetterCommand, global: &Global, host: &
         | DeadLetterCommand::Show { inbox, .. } => inbox,
         DeadLetterCommand::Retry(letters) | DeadLetterCommand::Drop { letters, .. } => &letters.inbox,
     };
-    let connected = open(&global.options(), host, format)?;
-    let place = place(args, &Owner::of(&connected), host);
-    let mut file = letters(&place, &connected, host);
+    let owner = owner(global, host, format)?;
+    let place = place(args, &owner, host);
+    let mut file = letters(&place, &owner, host);
     match command {
         DeadLetterCommand::List(_) => {
             for row in file.list()? {
@@ -76,13 +75,13 @@ pub(super) fn dead_letters(command: &DeadLetterCommand, global: &Global, host: &
         DeadLetterCommand::Verify(_) => verify(&mut file, host),
         DeadLetterCommand::Retry(which) => {
             let rows = chosen(&mut file, &which.ids, which.all)?;
-            let count = retry(&mut file, &rows, &place, &connected, host)?;
+            let count = retry(&mut file, &rows, &place, &owner, host)?;
             printed(output::value(host, &json!({"schema": "b24.dead-letters-retried/1", "retried": count})))
         }
         DeadLetterCommand::Drop { letters: which, reason } => {
-            let reason = connected.session.redactor.redact_text(reason);
+            let reason = owner.redactor.redact_text(reason);
             let ids = ids(&chosen(&mut file, &which.ids, which.all)?);
-            record(&connected, host, "dead-letters-dropped", &ids)?;
+            record(&owner, host, "dead-letters-dropped", &ids)?;
             let count = file.close(&ids, Action::Dropped, &session::actor(host), Some(&reason))?;
             printed(output::value(host, &json!({"schema": "b24.dead-letters-dropped/1", "dropped": count})))
         }
@@ -121,7 +120,7 @@ fn chosen(file: &mut DeadLetters, ids: &[String], all: bool) -> Result<Vec<Value
 
 /// Puts letters back into the inbox, then closes them: a crash in between
 /// leaves them open, and putting one back twice changes nothing.
-fn retry(file: &mut DeadLetters, rows: &[Value], place: &Place, connected: &Connected, host: &Host) -> Result<usize, Stop> {
+fn retry(file: &mut DeadLetters, rows: &[Value], place: &Place, owner: &Owner, host: &Host) -> Result<usize, Stop> {
     let events = rows.iter().map(|row| {
         let name = row["event"].as_str().or_else(|| row["payload"]["EVENT_NAME"].as_str()).unwrap_or("UNKNOWN").to_ascii_uppercase();
         let data = row["payload"].get("EVENT_DATA").or_else(|| row["payload"].get("data")).cloned().unwrap_or_default();
@@ -130,7 +129,7 @@ fn retry(file: &mut DeadLetters, rows: &[Value], place: &Place, connected: &Conn
     });
     let events: Vec<NewEvent> = events.collect();
     let ids = ids(rows);
-    record(connected, host, "dead-letters-retried", &ids)?;
+    record(owner, host, "dead-letters-retried", &ids)?;
     let mut inbox = Inbox::open(&place.folder, Arc::clone(&host.clock), Arc::clone(&host.random))?;
     inbox.commit(|commit| Ok(commit.receive(events)))?;
     crate::crash::point("queue.between_revival_and_letter");
@@ -155,10 +154,15 @@ fn verify(file: &mut DeadLetters, host: &mut Host) -> Result<(), Stop> {
     }
 }
 
-fn record(connected: &Connected, host: &Host, what: &str, ids: &[String]) -> Result<(), Stop> {
-    let fields = json!({"type": what, "actor": session::actor(host), "portal": connected.session.identity, "ids": ids});
+fn record(owner: &Owner, host: &Host, what: &str, ids: &[String]) -> Result<(), Stop> {
+    let fields = json!({"type": what, "actor": session::actor(host), "portal": owner.identity, "ids": ids});
     let Value::Object(fields) = fields else { return Ok(()) };
-    let wait = connected.session.settings.limits.max_wait;
-    connected.session.audit.append(&fields, Durability::Durable, wait)?;
-    Ok(())
+    Ok(owner.record(&fields, host)?)
+}
+
+/// Finds the owner of the events, with the notices of the settings.
+fn owner(global: &Global, host: &mut Host, format: ErrorFormat) -> Result<Owner, Stop> {
+    let settings = settings::resolve(&global.options(), host)?;
+    notices(&settings, host, format);
+    Owner::find(settings, host)
 }

@@ -2,6 +2,7 @@
 
 mod bind;
 mod inspect;
+mod owner;
 mod work;
 
 use super::Stop;
@@ -11,12 +12,12 @@ use crate::host::Host;
 use crate::json;
 use crate::output::{self, ErrorFormat};
 use crate::queue::DeadLetters;
-use crate::secret::Redactor;
-use crate::settings::{self, Options};
+use crate::settings::{self, Options, Settings};
+use crate::store::file_name;
 use crate::store::plans::folder_beside;
-use crate::store::{StateDir, file_name};
 use std::sync::Arc;
 
+pub(super) use owner::Owner;
 pub(super) use work::{Place, Worker, handler};
 
 pub(super) fn run(command: &Queue, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
@@ -33,34 +34,21 @@ pub(super) fn run(command: &Queue, global: &Global, host: &mut Host, format: Err
 /// Opens a session in the role that events need.
 fn open(options: &Options, host: &mut Host, format: ErrorFormat) -> Result<Connected, Stop> {
     let settings = settings::resolve(options, host)?;
+    notices(&settings, host, format);
+    connect_as(Role::Application, settings, host)
+}
+
+/// Says what the settings have to say.
+pub(super) fn notices(settings: &Settings, host: &mut Host, format: ErrorFormat) {
     let redactor = settings.redactor();
     for text in &settings.notices {
         output::note(host, "notice", "settings", &redactor.redact_text(text), format);
     }
-    connect_as(Role::Application, settings, host)
 }
 
 /// Returns the label of the separate queue: the option's, else the variable's.
 pub(super) fn connector(option: Option<&String>, host: &Host) -> Option<String> {
     option.map(String::as_str).or(host.env.get("B24_AUTH_CONNECTOR")).filter(|label| !label.is_empty()).map(str::to_owned)
-}
-
-/// Whose events are worked off.
-pub(super) struct Owner {
-    /// The portal's identity.
-    pub(super) identity: String,
-    /// Takes secrets out of what handlers say.
-    pub(super) redactor: Redactor,
-    /// The state folder.
-    pub(super) state: StateDir,
-}
-
-impl Owner {
-    /// Returns the owner of a session's events.
-    pub(super) fn of(connected: &Connected) -> Owner {
-        let session = &connected.session;
-        Owner { identity: session.identity.clone(), redactor: session.redactor.clone(), state: session.settings.state.clone() }
-    }
 }
 
 /// Finds the inbox and the dead letters that the options mean.
@@ -89,6 +77,6 @@ fn label_name(label: &str) -> String {
     }
 }
 
-fn letters(place: &Place, connected: &Connected, host: &Host) -> DeadLetters {
-    DeadLetters::new(place.dead_letters.clone(), connected.session.identity.clone(), Arc::clone(&host.clock))
+fn letters(place: &Place, owner: &Owner, host: &Host) -> DeadLetters {
+    DeadLetters::new(place.dead_letters.clone(), owner.identity.clone(), Arc::clone(&host.clock))
 }

@@ -287,8 +287,8 @@ impl<'a> OfflineSource<'a> {
         let call = QueueCall::Reserve { limit: self.settings.batch, connector: self.settings.connector.clone() };
         let result = pipeline::run_queue_call(self.session, &call, &nonce);
         crash::point("queue.after_reserve");
-        let taken = match result {
-            Ok(completed) => self.usable(&completed)?,
+        let (taken, unrecorded) = match result {
+            Ok(completed) => (self.usable(&completed)?, completed.failure),
             Err(failure) => {
                 if failure.outcome != Outcome::Unknown && failure.code != Code::ExecutedUnrecorded {
                     self.tell(Message::Called(nonce))?;
@@ -299,6 +299,10 @@ impl<'a> OfflineSource<'a> {
         let count = taken.events.len();
         self.ask(|stored| Message::Arrived { events: taken.events, closes: Some(nonce), stored })?;
         crash::point("queue.after_arrival");
+        if let Some(failure) = unrecorded {
+            // The events are safe; what is wrong with the records is told.
+            return Err(Box::new(failure));
+        }
         Ok(if count > 0 || found { Step::Busy } else { Step::Idle })
     }
 
@@ -405,7 +409,12 @@ impl<'a> OfflineSource<'a> {
             Err(failure) if failure.outcome == Outcome::Unknown => self.close(&nonce, "the call is made again")?,
             Ok(_) | Err(_) => self.tell(Message::Called(nonce))?,
         }
-        result.map_err(Box::new)
+        let completed = result.map_err(Box::new)?;
+        match completed.failure {
+            // What could not be recorded is done again by the next run.
+            Some(failure) => Err(Box::new(failure)),
+            None => Ok(completed),
+        }
     }
 
     fn close(&mut self, nonce: &str, reason: &str) -> Tried<()> {
