@@ -18,27 +18,34 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 /// How many unfinished events are too many.
 const TOO_MANY: usize = 100_000;
 
 pub(super) fn run(args: &Listen, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
-    application_token::refuse_literal(args.application_token.as_deref())?;
+    args.application_token.iter().try_for_each(|option| application_token::refuse_literal(Some(option)))?;
     let options = global.options();
     let settings = settings::resolve(&options, host)?;
-    let given = match args.application_token.as_deref() {
-        Some(option) => Some(application_token::read(option, host)?),
-        None => application_token::from_env(host)?,
-    };
-    let handler = chosen(args, &options, &settings, given.as_ref(), host)?;
+    let mut tokens = given_tokens(args, host)?;
     crate::interrupt::watch();
     notices(&settings, host, format);
+    if args.forward_to.is_none() {
+        handler(&args.handler)?;
+    }
+    let target = target(args, &options, &settings, host)?;
+    let (timeout, ca_file) = (settings.limits.timeout, settings.ca_file.clone());
     let mut owner = Owner::find(settings, host)?;
-    let token = given.or(owner.application_token.take()).ok_or_else(|| {
-        Failure::new(Code::Usage, "without the application token nobody can be told from the portal")
+    if tokens.is_empty() {
+        tokens.extend(owner.application_token.take());
+    }
+    let Some(first) = tokens.first() else {
+        return Err(Failure::new(Code::Usage, "without the application token nobody can be told from the portal")
             .hint("Give --application-token @FILE, or set B24_APPLICATION_TOKEN; the portal sends it in auth[application_token]")
-    })?;
-    owner.redactor.learn(&token);
+            .into());
+    };
+    tokens.iter().for_each(|token| owner.redactor.learn(token));
+    let handler = chosen(args, (target, timeout, ca_file), first)?;
     let inbox = InboxArgs {
         auth_connector: None,
         state_file: args.state_file.clone(),
@@ -48,19 +55,9 @@ pub(super) fn run(args: &Listen, global: &Global, host: &mut Host, format: Error
     let place = place(&inbox, &owner, host);
     let worker = Worker::assemble(&args.handler, &handler, &place, Until::Stopped, (&owner, host))?;
     let (sink, received) = sync_channel(1024);
-    let receiver = Receiver::start(receive_options(args, token, host), sink)?;
+    let receiver = Receiver::start(receive_options(args, tokens, host), sink)?;
     announce(&receiver, args, (host, format))?;
-    let folders = offline_folders(&place);
-    let random = Arc::clone(&host.random);
-    let clock = Arc::clone(&host.clock);
-    let wake = move || {
-        let content = clock.boot_ns().to_string();
-        for folder in folders() {
-            // A worker that is not woken polls a little later.
-            let _ = replace_durable(&folder.join(WAKE_FILE), content.as_bytes(), &temporary_name(random.as_ref()));
-        }
-    };
-    let wake = &wake;
+    let wake = &waker(&place, host);
     worker.run(host, format, |engine, signals| {
         OnlineSource { received, engine, signals, too_many: TOO_MANY, wake }.run();
         receiver.stop();
@@ -68,19 +65,37 @@ pub(super) fn run(args: &Listen, global: &Global, host: &mut Host, format: Error
     Ok(())
 }
 
-fn chosen(args: &Listen, options: &Options, settings: &Settings, token: Option<&Secret>, host: &Host) -> Result<Handler, Stop> {
-    let Some(url) = &args.forward_to else { return handler(&args.handler) };
+/// Returns the tokens of the options, else the environment's.
+fn given_tokens(args: &Listen, host: &mut Host) -> Result<Vec<Secret>, Failure> {
+    let mut tokens = Vec::new();
+    for option in &args.application_token {
+        tokens.push(application_token::read(option, host)?);
+    }
+    if tokens.is_empty() {
+        tokens.extend(application_token::from_env(host)?);
+    }
+    Ok(tokens)
+}
+
+/// Returns where events are forwarded to, before anything is opened.
+fn target(args: &Listen, options: &Options, settings: &Settings, host: &Host) -> Result<Option<Target>, Stop> {
+    let Some(url) = &args.forward_to else { return Ok(None) };
     let portals = settings::known_portals(options, host, settings)?;
     let target = Target::parse(url, &AllowList { hosts: args.allow_host.clone(), portals })?;
     if args.forward_token && !target.is_loopback() {
         return Err(Failure::new(Code::PolicyDenied, "the application token is forwarded to handlers on this machine only").into());
     }
-    let deliverer = Deliverer::new(target, settings.limits.timeout, settings.ca_file.as_deref())?;
-    let application_token = token.filter(|_| args.forward_token).cloned();
+    Ok(Some(target))
+}
+
+fn chosen(args: &Listen, forward: (Option<Target>, Duration, Option<PathBuf>), token: &Secret) -> Result<Handler, Stop> {
+    let (Some(target), timeout, ca_file) = forward else { return handler(&args.handler) };
+    let deliverer = Deliverer::new(target, timeout, ca_file.as_deref())?;
+    let application_token = args.forward_token.then(|| token.clone());
     Ok(Handler::Forward(Arc::new(Forward { deliverer, application_token })))
 }
 
-fn receive_options(args: &Listen, token: Secret, host: &Host) -> ReceiveOptions {
+fn receive_options(args: &Listen, tokens: Vec<Secret>, host: &Host) -> ReceiveOptions {
     ReceiveOptions {
         address: args.address,
         port: args.port,
@@ -88,7 +103,7 @@ fn receive_options(args: &Listen, token: Secret, host: &Host) -> ReceiveOptions 
         body_limit: args.body_limit as usize,
         rate_per_s: f64::from(args.rate),
         burst: args.burst,
-        ..ReceiveOptions::new(vec![token], Arc::clone(&host.clock))
+        ..ReceiveOptions::new(tokens, Arc::clone(&host.clock))
     }
 }
 
@@ -101,11 +116,16 @@ fn announce(receiver: &Receiver, args: &Listen, (host, format): (&mut Host, Erro
     printed(output::value(host, &ready))
 }
 
-/// Returns how to find the inboxes of the offline queues of the same portal.
-fn offline_folders(place: &Place) -> impl Fn() -> Vec<PathBuf> + use<> {
+/// Returns what wakes the workers of the same portal's offline queues.
+fn waker(place: &Place, host: &Host) -> impl Fn() + use<> {
     let base = place.folder.parent().unwrap_or(Path::new("/")).to_owned();
+    let (clock, random) = (Arc::clone(&host.clock), Arc::clone(&host.random));
     move || {
+        let content = clock.boot_ns().to_string();
         let entries = std::fs::read_dir(&base).into_iter().flatten().filter_map(Result::ok);
-        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("offline")).map(|entry| entry.path()).collect()
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("offline")) {
+            // A worker that is not woken polls a little later.
+            let _ = replace_durable(&entry.path().join(WAKE_FILE), content.as_bytes(), &temporary_name(random.as_ref()));
+        }
     }
 }

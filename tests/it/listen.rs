@@ -95,6 +95,25 @@ fn event(id: u32, token: &str) -> String {
     )
 }
 
+#[test]
+fn every_token_that_is_given_is_right() {
+    let world = World::new();
+    for (name, text) in [("first", "0123456789abcdef0123456789abcdef"), ("second", "fedcba9876543210fedcba9876543210")] {
+        let path = world.home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let args = ["listen", "--application-token", "@first", "--application-token", "@second", "--exec", "cat >> events"];
+    // The environment's token is not right when others are given.
+    let mut command = world.command(&args);
+    command.env("B24_APPLICATION_TOKEN", token(&world));
+    let listener = Listener::of(command);
+    let posted = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210", &token(&world)]
+        .map(|token| listener.post(&event(1, token)));
+    assert_eq!(posted, [200, 200, 403]);
+    assert_eq!(listener.end(), Some(0));
+}
+
 const KEEP: &[&str] = &["--exec", "cat >> events"];
 
 #[test]

@@ -17,9 +17,10 @@ pub(in crate::cli) struct Listen {
     /// The only path that is served; default any
     #[arg(long, value_name = "PATH")]
     pub(in crate::cli) path: Option<String>,
-    /// Where the application token is: @FILE, or - for standard input; else the environment
+    /// Where an application token is: @FILE, or - for standard input; else the environment.
+    /// May be given several times: every outgoing webhook has its own
     #[arg(long, value_name = "SOURCE", allow_hyphen_values = true)]
-    pub(in crate::cli) application_token: Option<String>,
+    pub(in crate::cli) application_token: Vec<String>,
     /// Largest body in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 1_048_576, value_parser = clap::value_parser!(u32).range(1024..=67_108_864))]
     pub(in crate::cli) body_limit: u32,
