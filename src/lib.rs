@@ -16,7 +16,7 @@
 //! | gate | [`gate`] | the safety story; the only maker of permits |
 //! | wire | [`wire`] | the only HTTP to a portal |
 //! | pipeline | [`session`] [`output`] [`interrupt`] [`pipeline`] | one call, start to finish |
-//! | events | [`receive`] | what a portal sends to a handler |
+//! | events | [`receive`] [`queue`] | what a portal sends, and its way to a handler without loss |
 //! | uses | [`emulator`] | a portal on loopback |
 //! | faces | [`cli`] | parse and print |
 //!
@@ -38,7 +38,10 @@
 //!    (`wire::retry::tests`, `faults.rs`).
 //! 4. What is sent is rebuilt from what was checked (`call::tests`, `bypass.rs`).
 //! 5. No output path prints a secret (`secrets.rs`, `tidy::secrets_are_exposed_in_few_places`).
-//! 6. Unknown is never read (`risk::tests`, `bypass.rs`).
+//! 6. An event is cleared on the portal only when it is done or its dead letter
+//!    is on disk, and nothing is cleared but by id (`queue_crashes.rs`,
+//!    `gate::queue_call`).
+//! 7. Unknown is never read (`risk::tests`, `bypass.rs`).
 //!
 //! # What went wrong elsewhere, and what stops it here
 //!

@@ -53,6 +53,48 @@ def check(binary, *options):
         print(f"fast_bitrix24 {' '.join(options) or 'without limits'}: {counts}")
 
 
+def application(data):
+    access = json.loads(Path(data, "oauth.json").read_text())
+
+    async def token():
+        return access["access_token"]
+
+    return Bitrix(access["client_endpoint"], token_func=token, verbose=False)
+
+
+def check_events(binary):
+    with tempfile.TemporaryDirectory() as data:
+        server, webhook = serve(binary, data)
+        try:
+            portal, app = Bitrix(webhook, verbose=False), application(data)
+            for event in ("ONCRMLEADADD", "ONCRMLEADUPDATE"):
+                app.call("event.bind", {"event": event, "event_type": "offline"})
+            assert {row["event"] for row in app.get_all("event.get")} == {"ONCRMLEADADD", "ONCRMLEADUPDATE"}
+            ids = portal.call("crm.lead.add", [{"fields": {"TITLE": f"Lead {n}"}} for n in range(LEADS)])
+            # A thousand changes of one object are one row.
+            portal.call("crm.lead.update", [{"ID": list(ids)[0], "fields": {"TITLE": str(n)}} for n in range(20)])
+            queued = app.get_all("event.offline.list")
+            assert len(queued) == LEADS + 1, len(queued)
+            seen = set()
+            while True:
+                taken = app.call("event.offline.get", {"clear": 0, "limit": 50}, raw=True)["result"]
+                if not taken["events"]:
+                    break
+                rows = [row["ID"] for row in taken["events"]]
+                assert not seen & set(rows)
+                seen |= set(rows)
+                again = app.call("event.offline.get", {"clear": 0, "process_id": taken["process_id"]}, raw=True)["result"]
+                assert [row["ID"] for row in again["events"]] == rows
+                app.call("event.offline.clear", {"process_id": taken["process_id"], "id": rows}, raw=True)
+            assert len(seen) == LEADS + 1, len(seen)
+            assert app.get_all("event.offline.list") == []
+        finally:
+            server.terminate()
+            server.wait()
+        print(f"fast_bitrix24 offline events: {len(seen)}")
+
+
 if __name__ == "__main__":
     check(sys.argv[1])
+    check_events(sys.argv[1])
     check(sys.argv[1], "--limits")

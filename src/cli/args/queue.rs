@@ -168,6 +168,9 @@ pub(in crate::cli) enum DeadLetterCommand {
         /// Why
         #[arg(long)]
         reason: String,
+        /// Consent to giving these events up
+        #[arg(long)]
+        confirm_destructive: bool,
     },
     /// Print the dead letters as the Python worker wrote them
     Export(InboxArgs),

@@ -78,14 +78,23 @@ pub(super) fn dead_letters(command: &DeadLetterCommand, global: &Global, host: &
             let count = retry(&mut file, &rows, &place, &owner, host)?;
             printed(output::value(host, &json!({"schema": "b24.dead-letters-retried/1", "retried": count})))
         }
-        DeadLetterCommand::Drop { letters: which, reason } => {
+        DeadLetterCommand::Drop { letters: which, reason, confirm_destructive } => {
             let reason = owner.redactor.redact_text(reason);
             let ids = ids(&chosen(&mut file, &which.ids, which.all)?);
+            if !confirm_destructive {
+                return Err(unconfirmed(ids.len()).into());
+            }
             record(&owner, host, "dead-letters-dropped", &ids)?;
             let count = file.close(&ids, Action::Dropped, &session::actor(host), Some(&reason))?;
             printed(output::value(host, &json!({"schema": "b24.dead-letters-dropped/1", "dropped": count})))
         }
     }
+}
+
+fn unconfirmed(count: usize) -> Failure {
+    Failure::new(Code::ConfirmationRequired, format!("{count} events would be given up for good, and that was not confirmed"))
+        .with("gate", json!({"risk": "destructive", "option": "--confirm-destructive"}))
+        .hint("Show them to the user; b24 queue dlq retry hands them over again instead")
 }
 
 fn ids(rows: &[Value]) -> Vec<String> {
