@@ -98,6 +98,7 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
 fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
     let command = Cli::command();
     let args = route::route(args, &command)?;
+    let called = called(&args, &command);
     match command.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => Ok(cli),
         Err(error) if !error.use_stderr() => {
@@ -109,8 +110,21 @@ fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
                 .hint("b24 --help lists the commands; methods look like crm.lead.list")
                 .into())
         }
-        Err(error) => Err(Failure::new(Code::Usage, misuse(&error)).hint("b24 call --help lists the options").into()),
+        Err(error) => Err(Failure::new(Code::Usage, misuse(&error)).hint(format!("b24 {called} --help lists the options")).into()),
     }
+}
+
+/// Returns the names of the command and of what is below it.
+fn called(args: &[OsString], command: &clap::Command) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    let mut below = command;
+    for arg in args {
+        if let Some(found) = below.get_subcommands().find(|sub| *arg == sub.get_name()) {
+            names.push(found.get_name());
+            below = found;
+        }
+    }
+    if names.is_empty() { "call".to_owned() } else { names.join(" ") }
 }
 
 /// Says what is wrong with the command line. Values are not quoted: they may
@@ -126,7 +140,11 @@ fn misuse(error: &clap::Error) -> String {
         ErrorKind::InvalidSubcommand => "there is no such command".to_owned(),
         _ => {
             let text = error.render().to_string();
-            text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches('.').to_owned()
+            let mut lines = text.lines();
+            let first = lines.next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches('.').to_owned();
+            // The names that the first line announces.
+            let names: Vec<&str> = lines.take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+            if first.ends_with(':') { format!("{first} {}", names.join(", ")) } else { first }
         }
     }
 }

@@ -95,6 +95,10 @@ const TYPES: &[(&str, &str, &str)] =
 /// Parameters that their methods take in any case, though no example shows it.
 const ANY_CASE: &[(&str, &str)] = &[("bizproc.event.send", "LOG_MESSAGE")];
 
+/// Parameters that are marked as required and are not, as the text beside the
+/// table says: an offline subscription has no handler.
+const OPTIONAL: &[(&str, &str)] = &[("event.bind", "handler"), ("event.unbind", "handler")];
+
 fn trimmed(fact: &Value) -> Value {
     let kind = |row: &Value| {
         let corrected = TYPES.iter().find(|(method, name, _)| fact["method"] == *method && row["name"] == *name);
@@ -139,6 +143,10 @@ fn trimmed(fact: &Value) -> Value {
     }
     for (_, name) in ANY_CASE.iter().filter(|(method, _)| fact["method"] == *method) {
         let names = row.entry("any_case").or_insert_with(|| json!([]));
+        names.as_array_mut().unwrap().push(json!(name));
+    }
+    for (_, name) in OPTIONAL.iter().filter(|(method, _)| fact["method"] == *method) {
+        let names = row.entry("optional").or_insert_with(|| json!([]));
         names.as_array_mut().unwrap().push(json!(name));
     }
     Value::Object(row)
