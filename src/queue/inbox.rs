@@ -144,7 +144,11 @@ impl Inbox {
         appended?;
         let result = result?;
         self.state.forget_old(now);
-        self.compact_if_worth(held)?;
+        if self.compact_if_worth(held).is_err() {
+            // The commit is done all the same, and the long journal as good
+            // as a short one: it is tried again when it has doubled.
+            self.journal.put_off_compaction();
+        }
         Ok(result)
     }
 
@@ -170,9 +174,9 @@ impl Inbox {
             Line::Foreign { process: process.clone(), at: *at }.write(&mut bytes);
         }
         for (seq, entry) in entries {
-            if entry.place == Place::default() {
-                let worker = self.workers.own().to_owned();
-                Line::Again { seq, key: entry.key, origin: entry.origin.clone(), worker }.write(&mut bytes);
+            // What came again has no line to be copied, and one phase only.
+            if let (true, Phase::Done { worker }) = (entry.place == Place::default(), &entry.phase) {
+                Line::Again { seq, key: entry.key, origin: entry.origin, worker: worker.to_string() }.write(&mut bytes);
                 continue;
             }
             let mut line = Journal::read(held, entry.place)?;
@@ -412,21 +416,23 @@ impl Commit<'_> {
                     self.add(Line::Moved { seq, origin: event.origin });
                 }
             }
-            Known::Over if matches!(&event.origin, Origin::Offline(reservation) if !reservation.row.is_empty()) => {
+            Known::Over(_) if matches!(&event.origin, Origin::Offline(reservation) if !reservation.row.is_empty()) => {
                 let seq = self.state.next_seq;
                 self.add(Line::Again { seq, key: event.key, origin: event.origin, worker: self.worker.to_owned() });
             }
-            Known::Over => {}
+            Known::Over(_) => {}
         }
     }
 
     /// Hands up to `count` events to this worker, those that `admit` lets
-    /// pass. Their claim lapses after `lapse_ms`.
+    /// pass. Their claim lapses after `lapse_ms`. It is on disk before a handler
+    /// sees them: an event that brings the machine down is counted, too.
     pub fn start(&mut self, count: usize, lapse_ms: i64, admit: impl Fn(u64) -> bool) -> Result<Vec<Job>, StoreError> {
         let seqs: Vec<u64> = self.state.ready(self.now).filter(|seq| admit(*seq)).take(count).collect();
         if seqs.is_empty() {
             return Ok(Vec::new());
         }
+        self.durable = true;
         self.add(Line::Started { worker: self.worker.to_owned(), until: self.now + lapse_ms, seqs: seqs.clone() });
         seqs.into_iter().map(|seq| self.job(seq)).collect()
     }
@@ -554,3 +560,6 @@ impl Reservation {
         if self.message.is_empty() { self.row.clone() } else { self.message.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests;

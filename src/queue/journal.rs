@@ -63,8 +63,14 @@ impl Journal {
             locked::sync_parent(&path)?;
         }
         let mut held = Held { _lock: lock, file };
-        self.refresh(&mut held, state)?;
-        Ok(held)
+        match self.refresh(&mut held, state) {
+            Ok(()) => Ok(held),
+            Err(error) => {
+                // The state has a part of what the file says.
+                self.rewind();
+                Err(error)
+            }
+        }
     }
 
     /// Returns the highest number there is; deletes what a crash left of
@@ -97,11 +103,12 @@ impl Journal {
         for text in tail[..complete].split_inclusive(|byte| *byte == b'\n') {
             let line = Line::parse(&text[..text.len() - 1])
                 .ok_or_else(|| StoreError::unusable(held.file.path(), format!("has a damaged line at byte {offset}")))?;
-            if matches!(line, Line::Snapshot { .. }) {
-                self.base = length;
-            }
+            let is_end_of_snapshot = matches!(line, Line::Snapshot { .. });
             state.apply(line, Place { offset, length: text.len().try_into().unwrap_or(u32::MAX) });
             offset += text.len() as u64;
+            if is_end_of_snapshot {
+                self.base = offset;
+            }
         }
         if complete < tail.len() {
             held.file.truncate(offset)?;
@@ -132,6 +139,11 @@ impl Journal {
     /// Returns the length at the last compaction.
     pub(super) fn base(&self) -> u64 {
         self.base
+    }
+
+    /// Says that the journal is to grow again before it is compacted.
+    pub(super) fn put_off_compaction(&mut self) {
+        self.base = self.position;
     }
 
     /// Forgets what was read: the next lock reads everything.

@@ -48,7 +48,8 @@ pub(super) enum Line {
     Called { nonce: String },
     /// A reservation on the portal that is not ours was seen first.
     Foreign { process: String, at: i64 },
-    /// A snapshot begins: what a compacted journal says first.
+    /// A snapshot ends: the lines before it are what a compacted journal begins
+    /// with.
     Snapshot { next_seq: u64, counters: Counters, keys: Vec<(EventKey, i64)> },
     /// State of an event within a snapshot.
     State { seq: u64, failures: u32, starts: u32, interrupted: u32, due: i64, phase: PhaseLine },
@@ -138,11 +139,13 @@ pub struct Counters {
 impl Line {
     /// Appends the line's bytes.
     pub(super) fn write(&self, buffer: &mut Vec<u8>) {
+        let start = buffer.len();
+        buffer.extend_from_slice(b"00000000 ");
         // Writing a line into memory cannot fail: no map has other keys than
         // texts.
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        buffer.extend_from_slice(format!("{:08x} ", crc32c::crc32c(&json)).as_bytes());
-        buffer.extend_from_slice(&json);
+        let _ = serde_json::to_writer(&mut *buffer, self);
+        let sum = format!("{:08x}", crc32c::crc32c(&buffer[start + 9..]));
+        buffer[start..start + 8].copy_from_slice(sum.as_bytes());
         buffer.push(b'\n');
     }
 

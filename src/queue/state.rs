@@ -72,8 +72,8 @@ impl Entry {
 pub(super) enum Known {
     /// It is in the inbox.
     Here(u64),
-    /// It is over.
-    Over,
+    /// It is over, since then.
+    Over(i64),
 }
 
 /// The unfinished events of one entity.
@@ -284,16 +284,17 @@ impl State {
     }
 
     fn remember(&mut self, key: EventKey, at: i64) {
-        self.keys.insert(key, Known::Over);
+        self.keys.insert(key, Known::Over(at));
         self.over.push_back((at, key));
         while self.over.len() > REMEMBERED {
             self.forget_oldest();
         }
     }
 
+    /// Forgets the key that was over first, unless it was over once more later.
     fn forget_oldest(&mut self) {
-        let Some((_, key)) = self.over.pop_front() else { return };
-        if self.keys.get(&key) == Some(&Known::Over) {
+        let Some((at, key)) = self.over.pop_front() else { return };
+        if self.keys.get(&key) == Some(&Known::Over(at)) {
             self.keys.remove(&key);
         }
     }
@@ -401,7 +402,7 @@ impl State {
 
     /// Returns the keys of events that are over, oldest first.
     pub(super) fn over(&self) -> impl Iterator<Item = (EventKey, i64)> {
-        self.over.iter().filter(|(_, key)| self.keys.get(key) == Some(&Known::Over)).map(|(at, key)| (*key, *at))
+        self.over.iter().filter(|(at, key)| self.keys.get(key) == Some(&Known::Over(*at))).map(|(at, key)| (*key, *at))
     }
 
     /// Returns how many events that are over are remembered.
