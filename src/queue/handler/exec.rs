@@ -3,7 +3,7 @@
 //! The process reads one JSON object on standard input. Exit status 0 means
 //! done, 75 (`EX_TEMPFAIL` of sysexits.h) try later, anything else failed.
 
-use super::process::{command, end, pass_on, talk};
+use super::process::{command, end, group_of, pass_on, talk};
 use super::{Conditions, Ending, Health, Report, Reporter, Task};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -74,7 +74,8 @@ async fn handle(line: &str, conditions: &Conditions, input: String) -> Ended {
     let talking = child.stderr.take().map(|stderr| tokio::spawn(pass_on(stderr)));
     let waited = tokio::time::timeout(conditions.timeout, child.wait()).await;
     if waited.is_err() {
-        end(&mut child).await;
+        let group = group_of(&child);
+        end(&mut child, group).await;
     }
     if let Some(feeding) = feeding {
         feeding.abort();

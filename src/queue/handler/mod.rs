@@ -153,6 +153,12 @@ impl Health {
         if !self.has_worked {
             self.broken_by.insert(seq);
         }
+        self.is_given_up()
+    }
+
+    /// Returns whether the handler was given up: what is still on its way to it
+    /// goes back untried.
+    fn is_given_up(&self) -> bool {
         self.broken_by.len() >= FAILED_STARTS
     }
 }

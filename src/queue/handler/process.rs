@@ -1,15 +1,20 @@
 //! Starting and ending the processes of handlers.
 
 use super::Conditions;
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 /// How long a process has between the request to end and its end.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether a group has ended.
+const BLINK: Duration = Duration::from_millis(20);
 
 /// How much of what a handler says on standard error is kept, in bytes.
 const KEPT: usize = 4096;
@@ -46,13 +51,24 @@ pub(super) async fn pass_on(mut stream: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&kept[from..]).trim().to_owned()
 }
 
-/// Ends a process and everything in its group, gently first.
-pub(super) async fn end(child: &mut Child) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+/// Returns the group of a process that was not waited for yet.
+pub(super) fn group_of(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}
+
+/// Ends a process and everything in its group, gently first. The group may
+/// outlive the process: what it started has the same time to end.
+pub(super) async fn end(child: &mut Child, group: Option<Pid>) {
     let Some(group) = group else { return };
-    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        let _ = child.wait().await;
+    let until = Instant::now() + GRACE;
+    if kill_process_group(group, Signal::TERM).is_err() {
+        let _ = tokio::time::timeout_at(until, child.wait()).await;
+        return;
     }
+    let _ = tokio::time::timeout_at(until, child.wait()).await;
+    while test_kill_process_group(group).is_ok() && Instant::now() < until {
+        tokio::time::sleep(BLINK).await;
+    }
+    let _ = kill_process_group(group, Signal::KILL);
+    let _ = child.wait().await;
 }

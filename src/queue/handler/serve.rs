@@ -7,13 +7,14 @@
 //! which one broke it, and they are handed over again one at a time.
 
 use super::exec::timed_out;
-use super::process::{command, end, pass_on};
+use super::process::{command, end, group_of, pass_on};
 use super::{Conditions, Ending, Health, Report, Reporter, Task};
+use rustix::process::Pid;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Split};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
@@ -24,6 +25,9 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Longest pause before the process is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long is waited for what a process that ended may have left behind.
+const REST: Duration = Duration::from_millis(200);
 
 /// How many events are written at once.
 const AT_ONCE: usize = 256;
@@ -50,8 +54,10 @@ struct Server {
 
 struct Process {
     child: Child,
+    group: Option<Pid>,
     stdin: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    /// Lines as bytes: one that is no text is noise and no reason to end.
+    answers: Split<BufReader<ChildStdout>>,
     talking: JoinHandle<String>,
 }
 
@@ -70,6 +76,10 @@ pub(super) async fn run(line: String, conditions: Conditions, mut tasks: Unbound
     let mut server = Server { line, conditions, report, health: Health::default(), held: HashMap::new(), crashes: 0 };
     // The process is started for the first event, not before.
     while let Some(first) = tasks.recv().await {
+        if server.health.is_given_up() {
+            (server.report)(Report::Ended(first.seq, Ending::Interrupted));
+            continue;
+        }
         server.pause().await;
         let Some(process) = server.start(first) else { continue };
         if !server.attend(process, &mut tasks).await {
@@ -89,7 +99,8 @@ impl Server {
         let spawned = command(&self.line, &self.conditions).stdout(Stdio::piped()).spawn();
         let pipes = |mut child: Child| {
             let (stdin, stdout, stderr) = (child.stdin.take()?, child.stdout.take()?, child.stderr.take()?);
-            Some(Process { child, stdin, answers: BufReader::new(stdout).lines(), talking: tokio::spawn(pass_on(stderr)) })
+            let (group, answers) = (group_of(&child), BufReader::new(stdout).split(b'\n'));
+            Some(Process { child, group, stdin, answers, talking: tokio::spawn(pass_on(stderr)) })
         };
         let problem = match spawned {
             Ok(child) => match pipes(child) {
@@ -109,24 +120,24 @@ impl Server {
         if matches!(left, Left::NoMoreTasks) {
             drop(process.stdin);
             if tokio::time::timeout(FAREWELL, process.child.wait()).await.is_err() {
-                end(&mut process.child).await;
+                end(&mut process.child, process.group).await;
             }
             return false;
         }
         if matches!(left, Left::Ended) {
             // It may have closed its output and live on.
-            let _ = tokio::time::timeout(Duration::from_millis(200), process.child.wait()).await;
+            let _ = tokio::time::timeout(REST, process.child.wait()).await;
         }
-        end(&mut process.child).await;
+        end(&mut process.child, process.group).await;
         let status = process.child.try_wait().ok().flatten().map_or_else(|| "it ended".to_owned(), |status| status.to_string());
-        let said = tokio::time::timeout(Duration::from_millis(200), process.talking).await.ok().and_then(Result::ok).unwrap_or_default();
+        let said = tokio::time::timeout(REST, process.talking).await.ok().and_then(Result::ok).unwrap_or_default();
         self.give_back(&left, &format!("{status}{}{said}", if said.is_empty() { "" } else { ": " }));
         true
     }
 
     async fn exchange(&mut self, process: &mut Process, first: Task, tasks: &mut UnboundedReceiver<Task>) -> Left {
-        if self.write(process, vec![first]).await.is_err() {
-            return Left::Ended;
+        if let Err(error) = self.write(process, vec![first]).await {
+            return left_by(&error);
         }
         let mut batch = Vec::new();
         let mut is_open = true;
@@ -134,21 +145,33 @@ impl Server {
             let next = self.held.values().map(|(_, until)| *until).min();
             let until = next.unwrap_or_else(|| Instant::now() + self.conditions.timeout);
             tokio::select! {
-                read = process.answers.next_line() => match read {
+                read = process.answers.next_segment() => match read {
                     Ok(Some(line)) => self.answered(&line),
                     Ok(None) | Err(_) => return Left::Ended,
                 },
                 count = tasks.recv_many(&mut batch, AT_ONCE), if is_open => {
                     is_open = count > 0;
-                    if self.write(process, std::mem::take(&mut batch)).await.is_err() {
-                        return Left::Ended;
+                    if let Err(error) = self.write(process, std::mem::take(&mut batch)).await {
+                        return left_by(&error);
                     }
+                }
+                // What it started may hold its output open for ever.
+                _ = process.child.wait() => {
+                    self.read_rest(process).await;
+                    return Left::Ended;
                 }
                 () = tokio::time::sleep_until(until), if next.is_some() => return Left::TimedOut,
             }
             if !is_open && self.held.is_empty() {
                 return Left::NoMoreTasks;
             }
+        }
+    }
+
+    /// Reads the answers that a process left behind when it ended.
+    async fn read_rest(&mut self, process: &mut Process) {
+        while let Ok(Ok(Some(line))) = tokio::time::timeout(REST, process.answers.next_segment()).await {
+            self.answered(&line);
         }
     }
 
@@ -169,7 +192,7 @@ impl Server {
             // answer before it has read everything.
             tokio::select! {
                 written = process.stdin.write(rest) => rest = &rest[written?..],
-                read = process.answers.next_line() => match read? {
+                read = process.answers.next_segment() => match read? {
                     Some(line) => self.answered(&line),
                     None => return Err(std::io::ErrorKind::BrokenPipe.into()),
                 },
@@ -179,10 +202,10 @@ impl Server {
         Ok(())
     }
 
-    fn answered(&mut self, line: &str) {
-        let answer = match serde_json::from_str::<Answer>(line) {
+    fn answered(&mut self, line: &[u8]) {
+        let answer = match serde_json::from_slice::<Answer>(line) {
             Ok(answer) => answer,
-            Err(_) if line.trim().is_empty() => return,
+            Err(_) if line.trim_ascii().is_empty() => return,
             // It says something that is no answer; its events will time out if
             // it never answers.
             Err(_) => return (self.report)(Report::Noise),
@@ -221,5 +244,13 @@ impl Server {
             return (self.report)(Report::Unusable(problem.to_owned()));
         }
         (self.report)(Report::Ended(seq, Ending::Failed("handler_crashed", format!("the handler ended: {problem}"))));
+    }
+}
+
+/// Says why a process is left to which nothing could be written.
+fn left_by(error: &std::io::Error) -> Left {
+    match error.kind() {
+        std::io::ErrorKind::TimedOut => Left::TimedOut,
+        _ => Left::Ended,
     }
 }
