@@ -243,7 +243,10 @@ impl DeadLetters {
     pub fn verify(&mut self) -> Result<Result<usize, usize>, StoreError> {
         let content = locked::read_if_exists(&self.path)?.unwrap_or_default();
         let (mut tip, mut count) = (GENESIS.to_owned(), 0);
-        for (index, text) in content.split(|byte| *byte == b'\n').enumerate().filter(|(_, text)| !text.is_empty()) {
+        // Bytes behind the last line end are being written, or the rest of a
+        // killed writer.
+        let complete = content.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+        for (index, text) in content[..complete].split(|byte| *byte == b'\n').enumerate().filter(|(_, text)| !text.is_empty()) {
             let Ok(mut row) = serde_json::from_slice::<Map<String, Value>>(text) else { return Ok(Err(index + 1)) };
             let Some(Value::String(own)) = row.remove("h") else { continue };
             if row.get("prev").and_then(Value::as_str) != Some(&tip) || hash(&row) != own {
@@ -258,3 +261,6 @@ impl DeadLetters {
 fn hash(row: &Map<String, Value>) -> String {
     sha256_hex(canonical(&Value::Object(row.clone())))
 }
+
+#[cfg(test)]
+mod tests;
