@@ -291,7 +291,7 @@ impl Engine {
         let capacity = self.capacity();
         let (settings, random, redactor, suspects) = (&self.settings, self.random.as_ref(), &self.redactor, &self.work.suspects);
         let lapse = i64::try_from((settings.timeout + LAPSE_MARGIN).as_millis()).unwrap_or(i64::MAX);
-        let (jobs, replies) = self.inbox.commit(|commit| {
+        let (jobs, replies, suspects) = self.inbox.commit(|commit| {
             for (nonce, kind, _) in &calling {
                 commit.calling(nonce, *kind);
             }
@@ -309,9 +309,13 @@ impl Engine {
             if !settled.is_empty() {
                 commit.settle(settled);
             }
+            // One that another worker has taken, or that waits for an earlier
+            // event of its entity, must not be waited for.
+            let suspects: HashSet<u64> = suspects.iter().copied().filter(|seq| commit.is_in_reach(*seq)).collect();
             let admitted = |seq: u64| suspects.is_empty() || suspects.contains(&seq);
-            Ok((commit.start(capacity, lapse, admitted)?, replies))
+            Ok((commit.start(capacity, lapse, admitted)?, replies, suspects))
         })?;
+        self.work.suspects = suspects;
         crash::point("queue.after_commit");
         // Whoever asked may have gone.
         for (stored, arrival) in replies {
@@ -447,3 +451,6 @@ fn outcome(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

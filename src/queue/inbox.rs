@@ -488,6 +488,17 @@ impl Commit<'_> {
         self.add(Line::Ended { seq, worker: self.worker.to_owned(), at: self.now, verdict });
     }
 
+    /// Returns whether this worker has an event or can be handed it next: it is
+    /// not over, no other worker has it, and it is the first of its entity.
+    #[must_use]
+    pub fn is_in_reach(&self, seq: u64) -> bool {
+        self.state.entry(seq).is_some_and(|entry| match &entry.phase {
+            Phase::Waiting => self.state.is_next(seq),
+            Phase::Running { worker, .. } => **worker == *self.worker,
+            Phase::Done { .. } | Phase::Dead { .. } => false,
+        })
+    }
+
     /// Returns how many attempts of an event failed.
     #[must_use]
     pub fn failures(&self, seq: u64) -> u32 {

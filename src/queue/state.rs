@@ -425,6 +425,12 @@ impl State {
         self.heads.iter().take_while(move |(due, _)| *due <= now).map(|(_, seq)| *seq)
     }
 
+    /// Returns whether an event is the next one of its entity.
+    pub(super) fn is_next(&self, seq: u64) -> bool {
+        let queue = self.entries.get(&seq).and_then(|entry| self.entities.get(&entry.entity));
+        queue.and_then(|queue| queue.listed).is_some_and(|(_, listed)| listed == seq)
+    }
+
     /// Returns when the next event can be handed over.
     pub(super) fn next_due(&self) -> Option<i64> {
         self.heads.first().map(|(due, _)| *due)
