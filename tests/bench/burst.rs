@@ -4,7 +4,7 @@ use crate::handler::{self, now_ms};
 use b24::store::locked::{Locked, Mode};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,17 +45,17 @@ impl Portal {
     /// writes them itself, but all at once.
     pub(crate) fn raise(&self, numbers: Range<u32>) {
         let at = now_ms();
-        let mut lines = String::new();
+        let mut lines = Vec::new();
         for number in numbers {
             let event = json!({"queued": {
                 "id": number + 1, "connector": "", "event": "ONCRMDEALUPDATE", "message_id": format!("{number:032x}"),
                 "at": at / 1000, "stamp": "2026-01-01T12:00:00+03:00",
                 "data": {"FIELDS": {"ID": (number + 1).to_string(), "RAISED": at.to_string()}}, "additional": {"user_id": "1"},
             }});
-            lines.push_str(&format!("{event}\n"));
+            writeln!(lines, "{event}").unwrap();
         }
         let mut journal = Locked::open(&self.data.join("journal.jsonl"), Mode::Exclusive, Duration::from_secs(60)).unwrap();
-        journal.append(lines.as_bytes()).unwrap();
+        journal.append(&lines).unwrap();
     }
 
     /// Takes and clears as a client that keeps nothing: no other way can be
@@ -89,7 +89,7 @@ impl Portal {
         let report = state.with_extension("report");
         let mut command = self.worker(state, batch);
         command.args(["--serve", &handler_line(&report), "--until-empty"]);
-        let (start, run) = (now_ms(), self.run(&command, events));
+        let (start, run) = (now_ms(), measured(&command, events));
         let seen = reported(&report);
         assert_eq!(seen.len(), events as usize);
         let last = seen.iter().map(|(_, came)| came - start).max().unwrap();
@@ -100,7 +100,7 @@ impl Portal {
     pub(crate) fn exec(&self, state: &Path, batch: u32, events: u32) -> Run {
         let mut command = self.worker(state, batch);
         command.args(["--exec", "true", "--until-empty"]);
-        self.run(&command, events)
+        measured(&command, events)
     }
 
     /// Raises events at a pace while a worker runs; returns how late each one
@@ -133,21 +133,6 @@ impl Portal {
         command.env("B24_STATE_DIR", state).env("B24_RATE_LIMITER", "off").env("HOME", state.parent().unwrap());
         command
     }
-
-    fn run(&self, command: &Command, events: u32) -> Run {
-        let mut measured = Command::new("/usr/bin/time");
-        measured.args(["-f", "%M"]).arg(command.get_program()).args(command.get_args()).env_clear();
-        measured.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let start = now();
-        let output = measured.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
-        let took = start.elapsed();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{text}");
-        let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((&summary["handled"], &summary["left"]), (&json!(events), &json!(0)), "{summary}");
-        let kilobytes: u32 = text.lines().last().unwrap().parse().unwrap();
-        Run { events, took, last_event: None, peak_mb: Some(f64::from(kilobytes) / 1000.0) }
-    }
 }
 
 impl Drop for Portal {
@@ -156,6 +141,22 @@ impl Drop for Portal {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Runs a worker under GNU time, to its end.
+fn measured(command: &Command, events: u32) -> Run {
+    let mut measured = Command::new("/usr/bin/time");
+    measured.args(["-f", "%M"]).arg(command.get_program()).args(command.get_args()).env_clear();
+    measured.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let start = now();
+    let output = measured.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let took = start.elapsed();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&summary["handled"], &summary["left"]), (&json!(events), &json!(0)), "{summary}");
+    let kilobytes: u32 = text.lines().last().unwrap().parse().unwrap();
+    Run { events, took, last_event: None, peak_mb: Some(f64::from(kilobytes) / 1000.0) }
 }
 
 fn handler_line(report: &Path) -> String {

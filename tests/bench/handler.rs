@@ -19,12 +19,12 @@ pub(crate) fn now_ms() -> u64 {
 /// was raised and when it came.
 pub(crate) fn run(report: &Path) {
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
-    let (mut line, mut seen) = (String::new(), String::new());
+    let (mut line, mut seen) = (String::new(), Vec::new());
     while input.read_line(&mut line).unwrap() > 0 {
         let id = after(&line, r#""id":""#);
         writeln!(output, r#"{{"id":"{id}","status":"done"}}"#).unwrap();
         output.flush().unwrap();
-        seen.push_str(&format!("{} {}\n", after(&line, r#""RAISED":""#), now_ms()));
+        writeln!(seen, "{} {}", after(&line, r#""RAISED":""#), now_ms()).unwrap();
         line.clear();
     }
     fs::write(report, seen).unwrap();

@@ -72,7 +72,7 @@ fn every_change_by_hand_is_found() {
     let whole = lines(&letters);
     let path = letters.path().to_owned();
     let mut verdict = |lines: &[String]| {
-        std::fs::write(&path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
         letters.verify().unwrap()
     };
     let changed = |place: usize, from: &str, to: &str| {

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -318,7 +319,7 @@ impl World {
     }
 
     fn bury(&mut self, who: usize) {
-        let dead = self.workers[who].commit(|commit| commit.unburied()).unwrap();
+        let dead = unburied(&mut self.workers[who]);
         let seqs: Vec<u64> = dead.iter().map(|dead| dead.job.seq).collect();
         let unburied = self.events.iter().filter(|(_, seen)| matches!(seen.phase, Phase::Dead { buried: false, .. }));
         assert_eq!(seqs, unburied.map(|(seq, _)| *seq).collect::<Vec<_>>());
@@ -432,6 +433,10 @@ fn commit<T>(inbox: &mut Inbox, work: impl FnOnce(&mut Commit<'_>) -> T) -> T {
     inbox.commit(|commit| Ok(work(commit))).unwrap()
 }
 
+fn unburied(inbox: &mut Inbox) -> Vec<Dead> {
+    inbox.commit(|commit: &mut Commit<'_>| Commit::unburied(commit)).unwrap()
+}
+
 fn compact(inbox: &mut Inbox) {
     let mut held = inbox.journal.lock(&mut inbox.state).unwrap();
     let snapshot = inbox.snapshot(&mut held).unwrap();
@@ -449,7 +454,6 @@ fn tear(folder: &Path, bytes: &[u8]) {
     if entries.count() < 2 {
         return;
     }
-    use std::io::Write as _;
     std::fs::OpenOptions::new().append(true).open(newest(folder)).unwrap().write_all(bytes).unwrap();
 }
 
@@ -563,7 +567,7 @@ fn an_event_without_a_row_is_over_when_its_dead_letter_is_written() {
     let mut inbox = open(&folder, &clock);
     let new = NewEvent::of_row(&serde_json::json!({"EVENT_NAME": "ONCRMLEADADD"}), "p");
     commit(&mut inbox, |commit| commit.receive(vec![new]));
-    let dead = inbox.commit(|commit| commit.unburied()).unwrap();
+    let dead = unburied(&mut inbox);
     assert_eq!((dead.len(), dead[0].reason.as_str()), (1, "invalid_event"));
     assert!(!inbox.is_empty() && inbox.settlements(false).is_empty());
     commit(&mut inbox, |commit| commit.bury(vec![dead[0].job.seq]));
