@@ -103,9 +103,12 @@ pub fn close_queue_call(session: &mut Session, nonce: &str, reason: &str) -> Res
     let principal = principal(session)?;
     let ledger = session.ledger(&principal);
     match ledger.resolve(&Key::once(nonce), Verdict::Abandoned, reason, &session.tools.actor) {
-        Ok(_) => forget_queue_call(session, nonce),
-        // Its process died before the dispatch, or another worker was faster.
-        Err(AdminError::NotFound(_) | AdminError::NotOpen(_)) => {}
+        // Not open: its process died before the dispatch, or after the outcome.
+        Ok(_) | Err(AdminError::NotOpen(_)) => forget_queue_call(session, nonce),
+        // It died before that, or another worker was faster.
+        Err(AdminError::NotFound(_)) => {}
+        // Somebody looks at the record: no reason for a worker to end.
+        Err(error @ AdminError::Held) => return Err(Failure::new(Code::LockBusy, error.to_string())),
         Err(error) => return Err(error.into()),
     }
     Ok(())

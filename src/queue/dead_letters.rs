@@ -8,7 +8,7 @@
 //! dead; a letter that a crash kept from being written is written by the next
 //! worker, once.
 
-use super::inbox::Dead;
+use super::commit::Dead;
 use crate::crash;
 use crate::host::{self, Clock};
 use crate::json::{canonical, sha256_hex};
@@ -150,7 +150,13 @@ impl DeadLetters {
         if file.length()? < self.position {
             return Err(StoreError::unusable(&self.path, "is shorter than before; dead letters are never taken out of the file"));
         }
-        let tail = file.read_from(self.position)?;
+        let mut tail = file.read_from(self.position)?;
+        let is_whole = |line: &[u8]| serde_json::from_slice::<Map<String, Value>>(line).is_ok();
+        if tail.rsplit(|byte| *byte == b'\n').next().is_some_and(is_whole) {
+            // Only its end is missing: the letter is not lost with it.
+            file.append(b"\n")?;
+            tail.push(b'\n');
+        }
         let complete = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |position| position + 1);
         for text in tail[..complete].split_inclusive(|byte| *byte == b'\n') {
             self.learn(text)?;

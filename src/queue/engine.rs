@@ -5,10 +5,15 @@
 //! of it, hand over what may be handed over now. The more there is to do, the
 //! more one commit holds, so that the disk does not set the pace.
 
+mod terms;
+
+pub use terms::{EngineSettings, Parts, Streams, Summary, Until};
+
+use super::commit::{Arrival, Commit, Outcome};
 use super::dead_letters::DeadLetters;
 use super::event::Job;
 use super::handler::{Ending, Report, Running};
-use super::inbox::{Arrival, Commit, Inbox, Outcome};
+use super::inbox::Inbox;
 use super::line::{CallKind, Counters};
 use super::message::{Losses, Message, Signal};
 use super::metrics::Metrics;
@@ -19,7 +24,6 @@ use crate::host::{Clock, Random};
 use crate::secret::Redactor;
 use crate::store::locked::StoreError;
 use std::collections::HashSet;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -33,51 +37,11 @@ const LOOK_NS: u64 = 2_000_000_000;
 /// How many messages one round takes.
 const ROUND: usize = 4096;
 
+/// How often the command may fail to be run before it is given up.
+const MOST_NOT_RUN: usize = 3;
+
 /// How much longer than the time limit of the handler a claim lasts.
 const LAPSE_MARGIN: Duration = Duration::from_secs(60);
-
-/// How a worker works.
-#[derive(Debug, Clone)]
-pub struct EngineSettings {
-    /// How many events are in the hands of the handler at once.
-    pub concurrency: usize,
-    /// How many attempts may fail.
-    pub max_retries: u32,
-    /// Pause after the first failed attempt.
-    pub retry_delay: Duration,
-    /// How long one event may take.
-    pub timeout: Duration,
-    /// When to stop.
-    pub until: Until,
-}
-
-/// When a worker stops by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// Never.
-    Stopped,
-    /// When the source brings nothing more and nothing can be handed over now.
-    Drained,
-    /// When nothing is left, also no event that waits for its next attempt.
-    Empty,
-}
-
-/// What a worker did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// What happened while it ran, in the whole inbox.
-    pub counters: Counters,
-    /// How many events are left to be handled.
-    pub left: usize,
-}
-
-/// Where the engine's words go.
-pub struct Streams<'a> {
-    /// Lines of events, for the handler that is a stream.
-    pub out: &'a mut dyn Write,
-    /// Notes for people: level, code, text.
-    pub note: &'a mut dyn FnMut(&str, &str, &str),
-}
 
 /// The core of a worker.
 pub struct Engine {
@@ -111,6 +75,8 @@ struct Work {
     settle_is_told: bool,
     source_ended: bool,
     is_noisy: bool,
+    /// What was said each time when the command could not be run.
+    not_run: Vec<String>,
     failure: Option<Box<Failure>>,
     before: Option<Counters>,
 }
@@ -131,22 +97,6 @@ enum Question {
     Settlements(bool, Sender<Vec<super::inbox::Settlement>>),
     Losses(Vec<String>, Sender<Losses>),
     Unfinished(Sender<usize>),
-}
-
-/// What an engine is made of.
-pub struct Parts {
-    /// The inbox.
-    pub inbox: Inbox,
-    /// The dead letters.
-    pub dead_letters: DeadLetters,
-    /// The handler; `None` for lines on standard output.
-    pub handler: Option<Running>,
-    /// Where to write measurements.
-    pub metrics: Option<Metrics>,
-    /// Takes secrets out of what handlers say.
-    pub redactor: Redactor,
-    /// The portal, as handlers are told.
-    pub portal: String,
 }
 
 impl Engine {
@@ -176,8 +126,11 @@ impl Engine {
             }
         }
         self.measure()?;
-        let summary =
-            Summary { counters: since(self.inbox.counters(), self.work.before.unwrap_or_default()), left: self.inbox.unfinished() };
+        if let Some(problem) = self.work.not_run.pop() {
+            self.give_up(&problem);
+        }
+        let before = self.work.before.unwrap_or_default();
+        let summary = Summary::between(before, self.inbox.counters(), self.inbox.unfinished());
         match self.work.failure.take() {
             Some(failure) => Err(*failure),
             None => Ok(summary),
@@ -235,13 +188,7 @@ impl Engine {
                     );
                 }
             }
-            Message::Handler(Report::Unusable(problem)) => {
-                let failure =
-                    Failure::new(Code::HandlerUnusable, format!("the handler works for no event: {}", self.redactor.redact_text(&problem)))
-                        .hint("Try it by hand with one event: b24 help events shows what it reads; no event was lost");
-                self.work.failure.get_or_insert(Box::new(failure));
-                self.work.is_stopping = true;
-            }
+            Message::Handler(Report::Unusable(problem)) => self.give_up(&problem),
             Message::Idle => self.work.is_idle = true,
             Message::NoMore => self.work.has_no_more = true,
             Message::Note(level, code, text) => (streams.note)(level, code, &self.redactor.redact_text(&text)),
@@ -252,6 +199,27 @@ impl Engine {
                     self.work.failure.get_or_insert(failure);
                 }
             }
+        }
+    }
+
+    /// Ends because the handler works for no event.
+    fn give_up(&mut self, problem: &str) {
+        let text = format!("the handler works for no event: {}", self.redactor.redact_text(problem));
+        let failure = Failure::new(Code::HandlerUnusable, text)
+            .hint("Try it by hand with one event: b24 help events shows what it reads; no event was lost");
+        self.work.failure.get_or_insert(Box::new(failure));
+        self.work.is_stopping = true;
+    }
+
+    /// Counts how often the command could not be run while it never was.
+    fn note_not_run(&mut self, ending: &Ending) {
+        match ending {
+            Ending::NotRun(problem) => self.work.not_run.push(problem.clone()),
+            Ending::Done | Ending::Later | Ending::Failed(..) | Ending::Suspect | Ending::Interrupted => self.work.not_run.clear(),
+        }
+        if self.work.not_run.len() >= MOST_NOT_RUN {
+            let problem = std::mem::take(&mut self.work.not_run).swap_remove(0);
+            self.give_up(&problem);
         }
     }
 
@@ -285,8 +253,11 @@ impl Engine {
         for (seq, ending) in &ended {
             match ending {
                 Ending::Suspect => self.work.suspects.insert(*seq),
-                Ending::Done | Ending::Later | Ending::Failed(..) | Ending::Interrupted => self.work.suspects.remove(seq),
+                Ending::Done | Ending::Later | Ending::Failed(..) | Ending::Interrupted | Ending::NotRun(_) => {
+                    self.work.suspects.remove(seq)
+                }
             };
+            self.note_not_run(ending);
         }
         let capacity = self.capacity();
         let (settings, random, redactor, suspects) = (&self.settings, self.random.as_ref(), &self.redactor, &self.work.suspects);
@@ -416,18 +387,6 @@ impl Engine {
     }
 }
 
-fn since(now: Counters, before: Counters) -> Counters {
-    Counters {
-        received: now.received - before.received,
-        duplicates: now.duplicates - before.duplicates,
-        handled: now.handled - before.handled,
-        failed: now.failed - before.failed,
-        later: now.later - before.later,
-        dead: now.dead - before.dead,
-        interrupted: now.interrupted - before.interrupted,
-    }
-}
-
 /// Says what follows from an ending.
 fn outcome(
     commit: &Commit<'_>,
@@ -440,7 +399,7 @@ fn outcome(
     match ending {
         Ending::Done => Outcome::Done,
         Ending::Suspect | Ending::Interrupted => Outcome::Interrupted,
-        Ending::Later => Outcome::Later(commit.now() + pause_ms(base, commit.put_offs(seq) + 1, random)),
+        Ending::Later | Ending::NotRun(_) => Outcome::Later(commit.now() + pause_ms(base, commit.put_offs(seq) + 1, random)),
         Ending::Failed(reason, error) => {
             let failures = commit.failures(seq) + 1;
             if failures >= settings.max_retries {

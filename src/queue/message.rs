@@ -4,9 +4,10 @@
 //! and write to its channel; what they wait for comes back through a channel
 //! that the message carries, after the commit that holds it.
 
+use super::commit::Arrival;
 use super::event::NewEvent;
 use super::handler::Report;
-use super::inbox::{Arrival, Settlement};
+use super::inbox::Settlement;
 use super::line::{CallKind, OpenCall};
 use crate::error::Failure;
 use std::sync::mpsc::Sender;

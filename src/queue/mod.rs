@@ -22,6 +22,7 @@
 //! | two workers handled one event | one inbox under one lock; claims end with their owner |
 //! | an update overtook the creation | an entity's events wait for each other, also across failures |
 
+mod commit;
 mod dead_letters;
 mod engine;
 mod event;
@@ -37,11 +38,12 @@ mod retry;
 mod state;
 mod workers;
 
+pub use commit::{Arrival, Commit, Dead, Outcome};
 pub use dead_letters::{Action, DeadLetters};
 pub use engine::{Engine, EngineSettings, Parts, Streams, Summary, Until};
 pub use event::{EventKey, Job, NewEvent, Origin, Reservation, entity_of};
 pub use handler::{Conditions, Forward, Handler, Report, Reporter, Running};
-pub use inbox::{Arrival, Commit, Dead, Depth, Inbox, Outcome, SettledRow, Settlement};
+pub use inbox::{Depth, Inbox, SettledRow, Settlement};
 pub use line::{CallKind, Counters, OpenCall};
 pub use message::{Losses, Message, Signal};
 pub use metrics::{Metrics, Sample};

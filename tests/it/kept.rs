@@ -103,6 +103,7 @@ pub(crate) fn carry_through(world: &World, title: &str, command: impl Fn() -> Co
                 return unknown;
             }
             8 => {
+                world.let_it_finish();
                 let verdict = if made(world, title) == 0 { "not-executed" } else { "executed" };
                 records(world).iter().filter(|row| row.is_open).for_each(|row| resolve(world, &row.name, verdict));
             }

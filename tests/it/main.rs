@@ -22,6 +22,14 @@ mod once; // many processes, one write
 mod pace; // the rate that all processes share
 mod plan_tricks; // tricks with saved plans
 mod plans; // saved plans: what they say is sent, once
+mod queue_campaign; // ten thousand events, none lost
+mod queue_disk; // a full disk under a worker
+mod queue_kills; // a worker killed at every point
+mod queue_letters; // dead letters, and what a worker leaves behind
+mod queue_losses; // lost answers and second deliveries
+mod queue_pair; // two workers, and the end of one
+mod queue_usage; // how a worker ends
+mod queue_world; // its harness
 mod readme; // every command of the README runs
 mod receive; // events that are delivered to this machine
 mod secrets; // no secret comes out

@@ -4,7 +4,7 @@
 //! done, 75 (`EX_TEMPFAIL` of sysexits.h) try later, anything else failed.
 
 use super::process::{command, end, group_of, pass_on, talk};
-use super::{Conditions, Ending, Health, Report, Reporter, Task};
+use super::{Conditions, Ending, Health, NOT_RUN, Report, Reporter, Task};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -14,9 +14,6 @@ use tokio::task::JoinSet;
 
 /// The exit status that asks for another attempt later.
 const TRY_LATER: i32 = 75;
-
-/// Exit statuses of a shell that could not run the command.
-const NOT_RUN: [i32; 2] = [126, 127];
 
 /// Runs a process for each task until there are no more.
 pub(super) async fn run(line: String, conditions: Conditions, mut tasks: UnboundedReceiver<Task>, report: Reporter) {
@@ -47,17 +44,16 @@ struct Ended {
 }
 
 fn conclude(seq: u64, ended: Ended, health: &mut Health, report: &Reporter) {
-    let text = match &ended.ending {
-        Ending::Failed(_, text) => text.clone(),
-        Ending::Done | Ending::Later | Ending::Suspect | Ending::Interrupted => String::new(),
-    };
     if !ended.could_not_run {
         health.works();
-    } else if health.breaks(seq) {
-        report(Report::Ended(seq, Ending::Interrupted));
-        return report(Report::Unusable(text));
     }
-    report(Report::Ended(seq, ended.ending));
+    report(Report::Ended(
+        seq,
+        match ended.ending {
+            Ending::Failed(_, text) if !health.has_worked() => Ending::NotRun(text),
+            ending => ending,
+        },
+    ));
 }
 
 async fn handle(line: &str, conditions: &Conditions, input: String) -> Ended {

@@ -46,6 +46,9 @@ pub enum Ending {
     Suspect,
     /// The handler broke off because of another event.
     Interrupted,
+    /// The command could not be run, and never was: that says nothing about
+    /// the event.
+    NotRun(String),
 }
 
 /// What a handler reports.
@@ -129,6 +132,9 @@ impl Drop for Running {
     }
 }
 
+/// Exit statuses of a shell that could not run the command.
+const NOT_RUN: [i32; 2] = [126, 127];
+
 /// How many events may fail in a way that says "the handler does not work"
 /// before it is believed, while none has ever succeeded.
 const FAILED_STARTS: usize = 3;
@@ -142,6 +148,11 @@ struct Health {
 }
 
 impl Health {
+    /// Returns whether the handler ever handled an event.
+    fn has_worked(&self) -> bool {
+        self.has_worked
+    }
+
     fn works(&mut self) {
         self.has_worked = true;
         self.broken_by.clear();

@@ -4,11 +4,12 @@
 //! `{"id":"…","status":"done"}`, `"later"`, or `"failed"` with an `"error"`.
 //! Answers come in any order. A process that ends is started again. If it had
 //! one event in its hands, that event failed; if it had several, nobody knows
-//! which one broke it, and they are handed over again one at a time.
+//! which one broke it, and they are handed over again one at a time. It is the
+//! same when the process gives no answer in time.
 
 use super::exec::timed_out;
 use super::process::{command, end, group_of, pass_on};
-use super::{Conditions, Ending, Health, Report, Reporter, Task};
+use super::{Conditions, Ending, Health, NOT_RUN, Report, Reporter, Task};
 use rustix::process::Pid;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -47,9 +48,21 @@ struct Server {
     conditions: Conditions,
     report: Reporter,
     health: Health,
-    /// By event id: number in the inbox, and when it must be answered.
-    held: HashMap<String, (u64, Instant)>,
+    /// By event id.
+    held: HashMap<String, Held>,
+    /// How many events were written.
+    written: u64,
     crashes: u32,
+}
+
+/// An event in the hands of the process.
+struct Held {
+    /// Its number in the inbox.
+    seq: u64,
+    /// Which one it was that was written.
+    turn: u64,
+    /// When it must be answered.
+    until: Instant,
 }
 
 struct Process {
@@ -73,7 +86,7 @@ enum Left {
 
 /// Runs the process until there are no more tasks.
 pub(super) async fn run(line: String, conditions: Conditions, mut tasks: UnboundedReceiver<Task>, report: Reporter) {
-    let mut server = Server { line, conditions, report, health: Health::default(), held: HashMap::new(), crashes: 0 };
+    let mut server = Server { line, conditions, report, health: Health::default(), held: HashMap::new(), written: 0, crashes: 0 };
     // The process is started for the first event, not before.
     while let Some(first) = tasks.recv().await {
         if server.health.is_given_up() {
@@ -109,7 +122,10 @@ impl Server {
             },
             Err(error) => error.to_string(),
         };
-        self.break_off(&problem, first.seq);
+        match self.health.has_worked() {
+            true => self.break_off(&problem, first.seq),
+            false => self.not_run(first.seq, &problem),
+        }
         None
     }
 
@@ -129,9 +145,15 @@ impl Server {
             let _ = tokio::time::timeout(REST, process.child.wait()).await;
         }
         end(&mut process.child, process.group).await;
-        let status = process.child.try_wait().ok().flatten().map_or_else(|| "it ended".to_owned(), |status| status.to_string());
+        let status = process.child.try_wait().ok().flatten();
+        let not_run = status.and_then(|status| status.code()).is_some_and(|code| NOT_RUN.contains(&code)) && !self.health.has_worked();
+        let status = status.map_or_else(|| "it ended".to_owned(), |status| status.to_string());
         let said = tokio::time::timeout(REST, process.talking).await.ok().and_then(Result::ok).unwrap_or_default();
-        self.give_back(&left, &format!("{status}{}{said}", if said.is_empty() { "" } else { ": " }));
+        let text = format!("{status}{}{said}", if said.is_empty() { "" } else { ": " });
+        match not_run {
+            true => std::mem::take(&mut self.held).into_values().for_each(|held| self.not_run(held.seq, &text)),
+            false => self.give_back(&left, &text),
+        }
         true
     }
 
@@ -142,7 +164,7 @@ impl Server {
         let mut batch = Vec::new();
         let mut is_open = true;
         loop {
-            let next = self.held.values().map(|(_, until)| *until).min();
+            let next = self.held.values().map(|held| held.until).min();
             let until = next.unwrap_or_else(|| Instant::now() + self.conditions.timeout);
             tokio::select! {
                 read = process.answers.next_segment() => match read {
@@ -181,7 +203,8 @@ impl Server {
         let until = Instant::now() + self.conditions.timeout;
         let mut text = String::new();
         for task in tasks {
-            self.held.insert(task.id, (task.seq, until));
+            self.written += 1;
+            self.held.insert(task.id, Held { seq: task.seq, turn: self.written, until });
             text.push_str(&task.line);
             text.push('\n');
         }
@@ -210,7 +233,11 @@ impl Server {
             // it never answers.
             Err(_) => return (self.report)(Report::Noise),
         };
-        let Some((seq, _)) = self.held.remove(&answer.id) else { return };
+        let Some(Held { seq, turn, .. }) = self.held.remove(&answer.id) else { return };
+        // Those that were written after it may have waited for it: their time
+        // begins now. A process may handle one event after another.
+        let until = Instant::now() + self.conditions.timeout;
+        self.held.values_mut().filter(|held| held.turn > turn).for_each(|held| held.until = until);
         self.health.works();
         self.crashes = 0;
         let ending = match answer.status.as_str() {
@@ -228,14 +255,21 @@ impl Server {
         let held = std::mem::take(&mut self.held);
         let now = Instant::now();
         let is_alone = held.len() == 1;
-        for (seq, until) in held.into_values() {
+        let expired = held.values().filter(|held| held.until <= now).count();
+        for Held { seq, until, .. } in held.into_values() {
             match left {
-                Left::TimedOut if until <= now => (self.report)(Report::Ended(seq, timed_out(&self.conditions))),
+                Left::TimedOut if until <= now && expired == 1 => (self.report)(Report::Ended(seq, timed_out(&self.conditions))),
+                // Nobody knows which of them the others waited for.
+                Left::TimedOut if until <= now => (self.report)(Report::Ended(seq, Ending::Suspect)),
                 Left::TimedOut => (self.report)(Report::Ended(seq, Ending::Interrupted)),
                 Left::Ended if is_alone => self.break_off(status, seq),
                 Left::Ended | Left::NoMoreTasks => (self.report)(Report::Ended(seq, Ending::Suspect)),
             }
         }
+    }
+
+    fn not_run(&self, seq: u64, problem: &str) {
+        (self.report)(Report::Ended(seq, Ending::NotRun(problem.to_owned())));
     }
 
     fn break_off(&mut self, problem: &str, seq: u64) {

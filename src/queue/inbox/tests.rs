@@ -5,6 +5,10 @@
 use super::super::event::EventKey;
 use super::*;
 use crate::host::SystemRandom;
+use crate::queue::commit::{Arrival, Dead, Outcome};
+use crate::queue::event::{NewEvent, Origin, Reservation};
+use crate::queue::line::CallKind;
+use crate::queue::state::Known;
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use serde_json::value::RawValue;

@@ -47,7 +47,7 @@ pub(super) fn decide(
     let are_ours = fresh > 0 && fresh <= lost.len();
     let mut adoption = Adoption::default();
     for (process, seen) in unknown {
-        let is_old = seen.is_some_and(|seen| now.saturating_sub(seen) >= adopt_after);
+        let is_old = now.saturating_sub(seen.unwrap_or(now)) >= adopt_after;
         if is_old || (are_ours && is_fresh(*seen)) {
             adoption.adopt.push(process.clone());
         } else {

@@ -16,21 +16,18 @@
 
 mod adopt;
 mod answer;
+mod search;
 
 use super::inbox::{SettledRow, Settlement};
 use super::line::CallKind;
-use super::message::{Losses, Message, Signal};
-use crate::catalog::Api;
+use super::message::{Message, Signal};
 use crate::crash;
 use crate::error::{Code, Exit, Failure, Outcome};
-use crate::gate::{Consent, Proposal, QueueCall};
+use crate::gate::QueueCall;
 use crate::host::random_hex;
-use crate::pipeline::{self, Completed, Handling};
+use crate::pipeline::{self, Completed};
 use crate::session::Session;
-use crate::store::ledger::Reuse;
 use crate::store::locked::{Locked, Mode};
-use serde_json::json;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -38,20 +35,14 @@ use std::time::Duration;
 /// How many rows one call clears or marks.
 const AT_ONCE: usize = 500;
 
-/// The page of `event.offline.list`.
-const PAGE: u64 = 50;
-
 /// How often a sleeping source looks whether it was woken.
 const BLINK: Duration = Duration::from_millis(250);
 
-/// How often the portal is searched for reservations that nobody works on.
-const SWEEP_NS: u64 = 600_000_000_000;
-
-/// How long after a lost answer the portal is searched again.
-const SEARCH_NS: u64 = 5_000_000_000;
-
 /// Longest pause after errors.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often the portal is told at the end, while answers are lost.
+const LAST_WORDS: u32 = 3;
 
 /// After how many refusals of the portal in a row the source gives up, as the
 /// Python worker does.
@@ -90,10 +81,21 @@ pub struct OfflineSource<'a> {
     signals: Receiver<Signal>,
     searched_ns: Option<u64>,
     answer_was_lost: bool,
+    /// There are calls of which it is not known what they took.
+    misses_answers: bool,
     refusals: u32,
     pause: Duration,
     wake: Option<Vec<u8>>,
     stops: bool,
+}
+
+/// What ends a wait early.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wakes {
+    /// Whatever there is to do.
+    Anything,
+    /// The request to stop.
+    Stop,
 }
 
 /// What came of a step.
@@ -133,6 +135,7 @@ impl<'a> OfflineSource<'a> {
             signals,
             searched_ns: None,
             answer_was_lost: true,
+            misses_answers: false,
             refusals: 0,
             pause: Duration::ZERO,
             wake: None,
@@ -150,20 +153,26 @@ impl<'a> OfflineSource<'a> {
 
     fn work(&mut self) -> Tried<()> {
         loop {
-            let step = self.step();
-            let wait = match step {
-                Ok(Step::Busy) => Duration::ZERO,
+            let (wait, wakes) = match self.step() {
+                Ok(Step::Busy) => (Duration::ZERO, Wakes::Anything),
                 Ok(Step::Idle) => {
-                    self.tell(Message::Idle)?;
-                    self.settings.sleep
+                    // What a lost answer hides is not known to be nothing.
+                    if !self.misses_answers {
+                        self.tell(Message::Idle)?;
+                    }
+                    (self.settings.sleep, Wakes::Anything)
                 }
-                Ok(Step::Elsewhere) => BLINK.min(self.settings.sleep),
-                Err(failure) => self.after(failure)?,
+                Ok(Step::Elsewhere) => (BLINK.min(self.settings.sleep), Wakes::Anything),
+                // Events that get done meanwhile must not cut the pause short.
+                Err(failure) => (self.after(failure)?, Wakes::Stop),
             };
             if self.stops {
                 return self.last_words();
             }
-            self.wait(wait);
+            if let Err(failure) = self.wait(wait, wakes) {
+                let pause = self.after(failure)?;
+                self.wait(pause, Wakes::Stop)?;
+            }
         }
     }
 
@@ -187,7 +196,7 @@ impl<'a> OfflineSource<'a> {
         }
     }
 
-    /// Tells the portal what is done while nothing new is asked for.
+    /// Waits until what was taken is dealt with; it is told at the end.
     fn wait_for_stop(&mut self) {
         while !self.stops {
             match self.signals.recv() {
@@ -223,7 +232,14 @@ impl<'a> OfflineSource<'a> {
     /// Tells the portal everything that there is to tell. What cannot be told
     /// now is told by the next run.
     fn last_words(&mut self) -> Tried<()> {
-        match self.settle(false) {
+        let mut told = self.settle(false);
+        for _ in 1..LAST_WORDS {
+            // A lost answer is no reason to leave the rows to the next run.
+            if told.as_ref().is_err_and(|failure| failure.code.exit() == Exit::OutcomeUnknown) {
+                told = self.settle(false);
+            }
+        }
+        match told {
             Ok(_) => Ok(()),
             Err(failure) if matches!(failure.code.exit(), Exit::Temporary | Exit::OutcomeUnknown) => {
                 let text = format!("the portal was not told of everything that is done; the next run will: {}", failure.message);
@@ -243,25 +259,34 @@ impl<'a> OfflineSource<'a> {
         Ok(answered.recv().map_err(|_| Gone)?)
     }
 
-    /// Waits, unless there is something to do earlier: settling, stopping, or
-    /// a call from the receiver.
-    fn wait(&mut self, wait: Duration) {
+    /// Waits, unless there is something to do earlier: stopping, or a call from
+    /// the receiver. What gets done meanwhile is told to the portal, a
+    /// reservation at a time; it is no reason to ask for more.
+    fn wait(&mut self, wait: Duration, wakes: Wakes) -> Tried<()> {
         let clock = std::sync::Arc::clone(&self.session.tools.clock);
         let end = clock.boot_ns().saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
         loop {
             let left = Duration::from_nanos(end.saturating_sub(clock.boot_ns()));
             match self.signals.recv_timeout(left.min(BLINK)) {
-                Ok(Signal::Settle) => return,
+                Ok(Signal::Settle) if wakes == Wakes::Anything && !left.is_zero() => {
+                    self.settle(true)?;
+                }
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.stops = true;
-                    return;
+                    return Ok(());
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Signal::Settle) | Err(RecvTimeoutError::Timeout) => {}
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+            if wakes == Wakes::Stop {
+                continue;
             }
             let mark = self.wake_mark();
-            if left.is_zero() || mark != self.wake {
+            if mark != self.wake {
                 self.wake = mark;
-                return;
+                return Ok(());
             }
         }
     }
@@ -303,7 +328,13 @@ impl<'a> OfflineSource<'a> {
             // The events are safe; what is wrong with the records is told.
             return Err(Box::new(failure));
         }
-        Ok(if count > 0 || found { Step::Busy } else { Step::Idle })
+        if count > 0 || found {
+            self.misses_answers = false;
+            return Ok(Step::Busy);
+        }
+        let losses = self.ask(|answer| Message::Losses { processes: Vec::new(), answer })?;
+        self.misses_answers = losses.calls.iter().any(|call| call.kind == CallKind::Reserve);
+        Ok(Step::Idle)
     }
 
     /// Reads what was taken. An answer that cannot be read is a lost one.
@@ -319,91 +350,12 @@ impl<'a> OfflineSource<'a> {
         completed.warnings.iter().try_for_each(|(code, text)| self.tell(Message::Note("warning", code, text.clone())))
     }
 
-    /// Searches the portal for what lost answers may have hidden, after a loss
-    /// and now and then. Returns whether something was found.
-    fn search_if_due(&mut self) -> Tried<bool> {
-        let now = self.session.tools.clock.boot_ns();
-        let age = self.searched_ns.map(|searched| now.saturating_sub(searched));
-        let losses: Losses = self.ask(|answer| Message::Losses { processes: Vec::new(), answer })?;
-        let (repeatable, reserving): (Vec<_>, Vec<_>) = losses.calls.into_iter().partition(|call| call.kind == CallKind::Repeatable);
-        for call in repeatable {
-            self.close(&call.nonce, "its worker died; the call is made again where it is needed")?;
-        }
-        let is_due = match age {
-            None => true,
-            Some(age) if !reserving.is_empty() => age >= SEARCH_NS || self.answer_was_lost,
-            Some(age) => age >= SWEEP_NS,
-        };
-        if !is_due {
-            return Ok(false);
-        }
-        let found = self.search()?;
-        (self.searched_ns, self.answer_was_lost) = (Some(now), false);
-        Ok(found)
-    }
-
-    fn search(&mut self) -> Tried<bool> {
-        let (reserved, is_empty) = self.reserved()?;
-        let losses = self.ask(|answer| Message::Losses { processes: reserved.keys().cloned().collect(), answer })?;
-        let now = self.session.tools.clock.now().timestamp_millis();
-        let adoption = adopt::decide(&losses.calls, &losses.unknown, (now, self.settings.adopt_after), is_empty);
-        if !adoption.foreign.is_empty() {
-            self.tell(Message::Foreign(adoption.foreign))?;
-        }
-        for process in &adoption.adopt {
-            let rows = reserved.get(process).copied().unwrap_or_default();
-            self.reread(process, rows.max(self.settings.batch))?;
-            self.tell(Message::Note("notice", "adopted", format!("{rows} events of a reservation whose answer was lost were read again")))?;
-        }
-        for nonce in &adoption.closed {
-            self.close(nonce, "the worker searched the portal for what the call had reserved")?;
-        }
-        Ok(!adoption.adopt.is_empty())
-    }
-
-    /// Returns how many rows each reservation on the portal has, and whether
-    /// the queue is empty.
-    fn reserved(&mut self) -> Tried<(BTreeMap<String, u32>, bool)> {
-        let mut reserved = BTreeMap::new();
-        let (mut start, mut rows) = (Some(0), 0);
-        while let Some(from) = start {
-            let page = self.list(&json!({"!=PROCESS_ID": ""}), from)?;
-            rows += page.rows;
-            for (process, count) in page.reserved {
-                *reserved.entry(process).or_default() += count;
-            }
-            start = page.next.filter(|next| *next >= from + PAGE);
-        }
-        let is_empty = rows == 0 && self.list(&json!({}), 0)?.rows == 0;
-        Ok((reserved, is_empty))
-    }
-
-    fn list(&mut self, filter: &serde_json::Value, start: u64) -> Tried<answer::Page> {
-        let mut params = json!({"filter": filter, "order": {"ID": "ASC"}, "start": start});
-        if let Some(connector) = &self.settings.connector {
-            params["auth_connector"] = json!(connector);
-        }
-        let proposal = Proposal { name: "event.offline.list".to_owned(), params, api: Some(Api::V2) };
-        let handling = Handling { consent: Consent::default(), key: None, reuse: Reuse::plain() };
-        let completed = pipeline::run(self.session, proposal, &handling).map_err(Box::new)?;
-        answer::page(&completed.body).ok_or_else(|| {
-            Box::new(Failure::new(Code::Temporary, "event.offline.list gave an answer that is no list").sent(Outcome::NotApplied))
-        })
-    }
-
-    /// Reads a reservation again, which can be repeated at will.
-    fn reread(&mut self, process: &str, limit: u32) -> Tried<()> {
-        let call = QueueCall::Reread { process: process.to_owned(), limit, connector: self.settings.connector.clone() };
-        let completed = self.repeatable(&call)?;
-        let taken = self.usable(&completed)?;
-        self.ask(|stored| Message::Arrived { events: taken.events, closes: None, stored })?;
-        Ok(())
-    }
-
     /// Makes a call that does no harm when it is made twice.
     fn repeatable(&mut self, call: &QueueCall) -> Tried<Completed> {
         let nonce = random_hex(self.session.tools.random.as_ref(), 16);
-        self.tell(Message::Calling { nonce: nonce.clone(), kind: CallKind::Repeatable, noted: None })?;
+        // Announced before it leaves, so that a crash leaves no ledger record
+        // that nobody closes.
+        self.ask(|noted| Message::Calling { nonce: nonce.clone(), kind: CallKind::Repeatable, noted: Some(noted) })?;
         let result = pipeline::run_queue_call(self.session, call, &nonce);
         match &result {
             Err(failure) if failure.outcome == Outcome::Unknown => self.close(&nonce, "the call is made again")?,
