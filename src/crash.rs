@@ -77,7 +77,9 @@ mod enabled {
         use std::io::Write;
         let Some(path) = std::env::var_os("B24_POINTS_TRACE") else { return };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        if file.and_then(|mut file| writeln!(file, "{kind} {name}")).is_err() {
+        // In one write: threads pass points side by side.
+        let line = format!("{kind} {name}\n");
+        if file.and_then(|mut file| file.write_all(line.as_bytes())).is_err() {
             std::process::abort();
         }
     }
