@@ -40,7 +40,7 @@ const ROUND: usize = 4096;
 /// How often the command may fail to be run before it is given up.
 const MOST_NOT_RUN: usize = 3;
 
-/// How much longer than the time limit of the handler a claim lasts.
+/// How much longer a claim lasts than the handler can need.
 const LAPSE_MARGIN: Duration = Duration::from_secs(60);
 
 /// The core of a worker.
@@ -261,7 +261,9 @@ impl Engine {
         }
         let capacity = self.capacity();
         let (settings, random, redactor, suspects) = (&self.settings, self.random.as_ref(), &self.redactor, &self.work.suspects);
-        let lapse = i64::try_from((settings.timeout + LAPSE_MARGIN).as_millis()).unwrap_or(i64::MAX);
+        // With --serve an event may wait behind all the others in hand.
+        let longest = settings.timeout.saturating_mul(u32::try_from(settings.concurrency).unwrap_or(u32::MAX));
+        let lapse = i64::try_from((longest + LAPSE_MARGIN).as_millis()).unwrap_or(i64::MAX);
         let (jobs, replies, suspects) = self.inbox.commit(|commit| {
             for (nonce, kind, _) in &calling {
                 commit.calling(nonce, *kind);

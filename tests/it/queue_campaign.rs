@@ -1,7 +1,7 @@
 //! Ten thousand events with faults, poison and kills: none is lost, none
 //! overtakes another of its entity, and none is handled twice without cause.
 
-use crate::queue_world::{Entry, Proof, Rig, assert_careful, pause, proof, run, start};
+use crate::queue_world::{Entry, FAULTS, Proof, Rig, assert_careful, pause, proof, run, start};
 use crate::world::Outcome;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Command};
@@ -101,24 +101,6 @@ fn check(rig: &Rig, plan: &Plan) -> Proof {
     assert_eq!(handled, all);
     proof
 }
-
-/// Faults that let a worker go on, one after another at every method.
-const FAULTS: &[&str] = &[
-    "execute-then-drop",
-    "execute-then-500",
-    "drop-before-executing",
-    "truncated-json",
-    "html-502",
-    "execute-then-html-502",
-    "query-limit",
-    "slow:ms=200",
-    "slow-before:ms=200",
-    "expired-token",
-    "internal-error",
-    "empty-body-200",
-    "garbage-200",
-    "overload",
-];
 
 const METHODS: &[&str] = &["event.offline.get", "event.offline.clear", "event.offline.list"];
 

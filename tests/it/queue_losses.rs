@@ -1,27 +1,8 @@
 //! Answers that are lost, and events that come twice.
 
-use crate::queue_world::{Rig, assert_careful, proof, run};
+use crate::queue_world::{FAULTS, Rig, assert_careful, proof, run};
 use crate::world::Outcome;
 use serde_json::{Value, json};
-
-/// Faults after which a worker goes on by itself.
-const FAULTS: &[&str] = &[
-    "execute-then-drop",
-    "execute-then-500",
-    "drop-before-executing",
-    "truncated-json",
-    "html-502",
-    "execute-then-html-502",
-    "query-limit",
-    "slow:ms=50",
-    "slow-before:ms=50",
-    "expired-token",
-    "internal-error",
-    "empty-body-200",
-    "garbage-200",
-    "lone-surrogate",
-    "error:status=500",
-];
 
 /// Asserts that the rows from 1 to the last were handled once each, and that
 /// the portal has none left.

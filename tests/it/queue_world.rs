@@ -9,6 +9,25 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+/// Faults after which a worker goes on by itself.
+pub(crate) const FAULTS: &[&str] = &[
+    "execute-then-drop",
+    "execute-then-500",
+    "drop-before-executing",
+    "truncated-json",
+    "html-502",
+    "execute-then-html-502",
+    "query-limit",
+    "slow:ms=50",
+    "slow-before:ms=50",
+    "expired-token",
+    "internal-error",
+    "empty-body-200",
+    "garbage-200",
+    "lone-surrogate",
+    "error:status=500",
+];
+
 /// The handler. It reads events, one as `--exec` or many as `--serve`, asks
 /// the rules of the test what to do with each, and keeps a log: `begin`, then
 /// `done` or `left`.
