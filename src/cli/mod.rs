@@ -98,7 +98,7 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
 fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
     let command = Cli::command();
     let args = route::route(args, &command)?;
-    let called = called(&args, &command);
+    let called = route::called(&args, &command);
     match command.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => Ok(cli),
         Err(error) if !error.use_stderr() => {
@@ -112,19 +112,6 @@ fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
         }
         Err(error) => Err(Failure::new(Code::Usage, misuse(&error)).hint(format!("b24 {called} --help lists the options")).into()),
     }
-}
-
-/// Returns the names of the command and of what is below it.
-fn called(args: &[OsString], command: &clap::Command) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    let mut below = command;
-    for arg in args {
-        if let Some(found) = below.get_subcommands().find(|sub| *arg == sub.get_name()) {
-            names.push(found.get_name());
-            below = found;
-        }
-    }
-    if names.is_empty() { "call".to_owned() } else { names.join(" ") }
 }
 
 /// Says what is wrong with the command line. Values are not quoted: they may

@@ -68,20 +68,36 @@ fn first_word(args: &[OsString], command: &Command) -> Result<Option<usize>, Fai
             return Ok(Some(index));
         }
         let name = arg.split('=').next().unwrap_or_default();
-        let takes_value = takes_value(name, command).ok_or_else(|| unknown_option(name))?;
+        let takes_value = takes_value(name, [Some(command), command.find_subcommand("call")]).ok_or_else(|| unknown_option(name))?;
         index += if takes_value && !arg.contains('=') { 2 } else { 1 };
     }
     Ok(None)
 }
 
-/// Returns whether an option takes a value; `None` when there is no such
-/// option.
-fn takes_value(name: &str, command: &Command) -> Option<bool> {
+/// Returns the names of the command that is called and of what is below it.
+pub(super) fn called(args: &[OsString], command: &Command) -> String {
+    let (mut names, mut below, mut index) = (Vec::new(), command, 1);
+    while let Some(arg) = args.get(index).map(|arg| arg.to_string_lossy()) {
+        index += 1;
+        if arg.starts_with('-') {
+            let takes_value = !arg.contains('=') && takes_value(&arg, [Some(command), Some(below)]) == Some(true);
+            index += usize::from(takes_value);
+            continue;
+        }
+        let Some(found) = below.find_subcommand(arg.as_ref()) else { break };
+        names.push(found.get_name());
+        below = found;
+    }
+    if names.is_empty() { "call".to_owned() } else { names.join(" ") }
+}
+
+/// Returns whether an option of these commands takes a value; `None` when
+/// there is no such option.
+fn takes_value(name: &str, commands: [Option<&Command>; 2]) -> Option<bool> {
     if ["--help", "-h", "--version", "-V"].contains(&name) {
         return Some(false);
     }
-    let call = command.find_subcommand("call");
-    let mut options = command.get_arguments().chain(call.into_iter().flat_map(Command::get_arguments));
+    let mut options = commands.into_iter().flatten().flat_map(Command::get_arguments);
     let named = options.find(|option| match name.strip_prefix("--") {
         Some(long) => option.get_long() == Some(long),
         None => option.get_short().is_some_and(|short| name.chars().nth(1) == Some(short)),
@@ -124,6 +140,20 @@ mod tests {
         for words in [["--webhook-code", "canary", "crm.lead.list"], ["-p", "canary", "crm.lead.list"], ["--token=canary", "canary", "x"]] {
             let failure = routed(&words).unwrap_err();
             assert!(failure.message.starts_with("there is no option") && !failure.message.contains("canary"), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn the_called_command_is_not_taken_from_the_value_of_an_option() {
+        for (words, expected) in [
+            (&["--profile", "emulator", "queue", "dlq", "export", "--to"][..], "queue dlq export"),
+            (&["queue", "work", "--exec", "emulator", "--nope"], "queue work"),
+            (&["queue", "--profile=emulator", "dlq", "exprot"], "queue dlq"),
+            (&["call", "crm.lead.list", "--nope"], "call"),
+            (&["--nope"], "call"),
+        ] {
+            let args: Vec<OsString> = std::iter::once(&"b24").chain(words).map(OsString::from).collect();
+            assert_eq!(called(&args, &Cli::command()), expected);
         }
     }
 
