@@ -65,9 +65,9 @@ impl Coded for StoreError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            StoreError::Io { .. } => "Check that the state folder exists, is yours and has room; B24_STATE_DIR moves it".to_owned(),
+            StoreError::Io { .. } => "Check that its folder exists, is yours and has room; B24_STATE_DIR moves the state folder".to_owned(),
             StoreError::Busy(_) => "Try again; --max-wait sets how long to wait".to_owned(),
-            StoreError::Unusable { .. } => "Move the file away after looking at it; nothing was sent".to_owned(),
+            StoreError::Unusable { .. } => "Look at the file, then move it away; b24 leaves it as it is".to_owned(),
         })
     }
 }

@@ -116,8 +116,11 @@ fn a_reservation_of_somebody_else_is_left_alone_until_it_is_old() {
     let foreign = rig.call("event.offline.get", &json!({"clear": 0, "limit": 3}));
     assert_eq!(foreign["events"].as_array().unwrap().len(), 3);
     for _ in 0..2 {
-        let _ = run(rig.exec(&["--until-empty"]), 0);
+        let outcome = run(rig.exec(&["--until-empty"]), 0);
         assert_eq!((rig.count("done"), rig.rows().len()), (1, 3));
+        // An empty answer is not passed off as an empty queue.
+        assert_eq!(outcome.stderr.matches("\"foreign_reservation\"").count(), 1, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("the portal has 3 events under reservations"), "{}", outcome.stderr);
     }
     // Also after a lost answer: it was there before.
     rig.raise("ONCRMLEADADD", 9);
@@ -128,4 +131,27 @@ fn a_reservation_of_somebody_else_is_left_alone_until_it_is_old() {
     let handled = proof(&rig.log().into_iter().filter(|entry| entry.entity.starts_with("crmlead")).collect::<Vec<_>>());
     assert_eq!((handled.again, rig.count("done"), rig.rows()), (0, 5, Vec::<Value>::new()));
     assert!(rig.seen("event.offline.get")[1..].iter().all(|params| params["clear"].to_string().contains('0')));
+}
+
+#[test]
+fn a_damaged_inbox_is_left_as_it_is_and_its_offline_events_are_still_on_the_portal() {
+    let rig = Rig::new("status=75");
+    (1..=120).for_each(|id| rig.raise("ONCRMDEALADD", id));
+    let _ = run(rig.exec(&["--once", "--batch", "150"]), 6);
+    let folder = std::path::PathBuf::from(rig.status()["inbox"].as_str().unwrap());
+    let journal = folder.join("inbox-000001.jsonl");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&journal, &bytes).unwrap();
+    rig.rule("");
+    let before = (rig.seen("event.offline.get").len(), rig.count("begin"));
+    let refused = run(rig.exec(&["--until-empty"]), 12);
+    assert!(refused.stderr.contains("inbox-000001.jsonl has a damaged line at byte"), "{}", refused.stderr);
+    assert_eq!((rig.seen("event.offline.get").len(), rig.count("begin")), before);
+    assert_eq!((std::fs::read(&journal).unwrap() == bytes, rig.rows().len()), (true, 120));
+
+    std::fs::rename(&journal, folder.join("damaged")).unwrap();
+    let _ = run(rig.exec(&["--until-empty", "--adopt-after", "0"]), 0);
+    assert_once(&rig, 120, "made anew");
 }

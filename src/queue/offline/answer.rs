@@ -38,9 +38,14 @@ pub(super) struct Page {
     pub(super) reserved: BTreeMap<String, u32>,
     /// How many rows it shows in all.
     pub(super) rows: usize,
-    /// Where the next page begins.
-    pub(super) next: Option<u64>,
+    /// The highest `ID` that it shows.
+    pub(super) last: Option<u64>,
+    /// Whether the portal has more.
+    pub(super) has_more: bool,
 }
+
+/// How many rows a page of `event.offline.list` has.
+const PAGE: usize = 50;
 
 /// Reads a page of `event.offline.list`; `None` when it is not one.
 pub(super) fn page(body: &[u8]) -> Option<Page> {
@@ -51,7 +56,9 @@ pub(super) fn page(body: &[u8]) -> Option<Page> {
         Value::Object(rows) => rows.values().collect(),
         _ => return None,
     };
-    let mut page = Page { rows: rows.len(), next: document.get("next").and_then(Value::as_u64), ..Page::default() };
+    let last = rows.iter().filter_map(|row| plain(row.get("ID")?).parse().ok()).max();
+    let has_more = document.get("next").is_some_and(|next| !next.is_null()) || rows.len() >= PAGE;
+    let mut page = Page { rows: rows.len(), last, has_more, ..Page::default() };
     for process in rows.iter().filter_map(|row| row.get("PROCESS_ID")).map(plain).filter(|process| !process.is_empty()) {
         *page.reserved.entry(process).or_default() += 1;
     }
@@ -91,6 +98,6 @@ mod tests {
         let body =
             br#"{"result":[{"ID":"1","PROCESS_ID":"p"},{"ID":"2","PROCESS_ID":""},{"ID":"3","PROCESS_ID":"p"}],"next":50,"total":60}"#;
         let page = page(body).unwrap();
-        assert_eq!((page.reserved.get("p"), page.rows, page.next), (Some(&2), 3, Some(50)));
+        assert_eq!((page.reserved.get("p"), page.rows, page.last, page.has_more), (Some(&2), 3, Some(3), true));
     }
 }

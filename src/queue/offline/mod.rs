@@ -28,6 +28,7 @@ use crate::host::random_hex;
 use crate::pipeline::{self, Completed};
 use crate::session::Session;
 use crate::store::locked::{Locked, Mode};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub struct OfflineSource<'a> {
     answer_was_lost: bool,
     /// There are calls of which it is not known what they took.
     misses_answers: bool,
+    /// Reservations of others that were spoken of.
+    foreign_told: HashSet<String>,
     refusals: u32,
     pause: Duration,
     wake: Option<Vec<u8>>,
@@ -136,6 +139,7 @@ impl<'a> OfflineSource<'a> {
             searched_ns: None,
             answer_was_lost: true,
             misses_answers: false,
+            foreign_told: HashSet::new(),
             refusals: 0,
             pause: Duration::ZERO,
             wake: None,

@@ -11,9 +11,6 @@ use crate::store::ledger::Reuse;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// The page of `event.offline.list`.
-const PAGE: u64 = 50;
-
 /// How often the portal is searched for reservations that nobody works on.
 const SWEEP_NS: u64 = 600_000_000_000;
 
@@ -52,6 +49,7 @@ impl OfflineSource<'_> {
         let now = self.session.tools.clock.now().timestamp_millis();
         let adoption = adopt::decide(&losses.calls, &losses.unknown, (now, self.settings.adopt_after), is_empty);
         if !adoption.foreign.is_empty() {
+            self.tell_of_foreign(&adoption.foreign, &reserved)?;
             self.tell(Message::Foreign(adoption.foreign))?;
         }
         for process in &adoption.adopt {
@@ -65,34 +63,54 @@ impl OfflineSource<'_> {
         Ok(!adoption.adopt.is_empty())
     }
 
+    /// Says, once in a run, that events are in other hands: nobody must take
+    /// the queue for empty.
+    fn tell_of_foreign(&mut self, foreign: &[String], reserved: &BTreeMap<String, u32>) -> Tried<()> {
+        let new: Vec<&String> = foreign.iter().filter(|process| self.foreign_told.insert((*process).clone())).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let rows: u32 = new.iter().filter_map(|process| reserved.get(*process)).sum();
+        let text = format!(
+            "the portal has {rows} events under reservations that are not of this inbox; they are taken over when they have been seen for \
+             {} s (--adopt-after), if nobody clears them before",
+            self.settings.adopt_after.as_secs_f64()
+        );
+        self.tell(Message::Note("warning", "foreign_reservation", text))
+    }
+
     /// Returns how many rows each reservation on the portal has, and whether
     /// the queue is empty.
     fn reserved(&mut self) -> Tried<(BTreeMap<String, u32>, bool)> {
         let mut reserved = BTreeMap::new();
-        let (mut start, mut rows) = (Some(0), 0);
-        while let Some(from) = start {
-            let page = self.list(&json!({"!=PROCESS_ID": ""}), from)?;
+        // By ID and not by page: other workers clear rows meanwhile, which
+        // would move the others to pages that were read already.
+        let (mut last, mut rows) = (0, 0);
+        loop {
+            let page = self.list(&json!({"!=PROCESS_ID": "", ">ID": last}))?;
             rows += page.rows;
             for (process, count) in page.reserved {
                 *reserved.entry(process).or_default() += count;
             }
-            start = page.next.filter(|next| *next >= from + PAGE);
+            if !page.has_more {
+                break;
+            }
+            let next = page.last.filter(|next| *next > last).ok_or_else(|| Box::new(no_list("a page that leads to no other")))?;
+            last = next;
         }
-        let is_empty = rows == 0 && self.list(&json!({}), 0)?.rows == 0;
+        let is_empty = rows == 0 && self.list(&json!({}))?.rows == 0;
         Ok((reserved, is_empty))
     }
 
-    fn list(&mut self, filter: &serde_json::Value, start: u64) -> Tried<answer::Page> {
-        let mut params = json!({"filter": filter, "order": {"ID": "ASC"}, "start": start});
+    fn list(&mut self, filter: &serde_json::Value) -> Tried<answer::Page> {
+        let mut params = json!({"filter": filter, "order": {"ID": "ASC"}});
         if let Some(connector) = &self.settings.connector {
             params["auth_connector"] = json!(connector);
         }
         let proposal = Proposal { name: "event.offline.list".to_owned(), params, api: Some(Api::V2) };
         let handling = Handling { consent: Consent::default(), key: None, reuse: Reuse::plain() };
         let completed = pipeline::run(self.session, proposal, &handling).map_err(Box::new)?;
-        answer::page(&completed.body).ok_or_else(|| {
-            Box::new(Failure::new(Code::Temporary, "event.offline.list gave an answer that is no list").sent(Outcome::NotApplied))
-        })
+        answer::page(&completed.body).ok_or_else(|| Box::new(no_list("an answer that is no list")))
     }
 
     /// Reads a reservation again, which can be repeated at will.
@@ -103,4 +121,8 @@ impl OfflineSource<'_> {
         self.ask(|stored| Message::Arrived { events: taken.events, closes: None, stored })?;
         Ok(())
     }
+}
+
+fn no_list(what: &str) -> Failure {
+    Failure::new(Code::Temporary, format!("event.offline.list gave {what}")).sent(Outcome::NotApplied)
 }
