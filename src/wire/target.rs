@@ -81,7 +81,9 @@ impl Coded for TargetError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            TargetError::NotAllowed(host) => Some(format!("If {host} is yours, allow it with --allow-host")),
+            TargetError::NotAllowed(host) => {
+                Some(format!("Ask the user whether events may go to {host}; the help of the command says how such a host is named"))
+            }
             TargetError::Portal | TargetError::Rest => Some("Calls go through b24 METHOD, which checks them".to_owned()),
             TargetError::Unreadable | TargetError::UnreadableHost | TargetError::Scheme | TargetError::UserInfo | TargetError::Fragment => {
                 None
