@@ -6,12 +6,10 @@ use super::{Stop, application_token, printed};
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
-use crate::queue::{Forward, Handler, OnlineSource, Until, WAKE_FILE};
+use crate::queue::{self, Forward, Handler, OnlineSource, Until};
 use crate::receive::{Options as ReceiveOptions, Receiver};
 use crate::secret::Secret;
 use crate::settings::{self, Options, Settings};
-use crate::store::locked::replace_durable;
-use crate::store::temporary_name;
 use crate::wire::deliver::Deliverer;
 use crate::wire::target::{AllowList, Target};
 use serde_json::json;
@@ -121,11 +119,9 @@ fn waker(place: &Place, host: &Host) -> impl Fn() + use<> {
     let base = place.folder.parent().unwrap_or(Path::new("/")).to_owned();
     let (clock, random) = (Arc::clone(&host.clock), Arc::clone(&host.random));
     move || {
-        let content = clock.boot_ns().to_string();
         let entries = std::fs::read_dir(&base).into_iter().flatten().filter_map(Result::ok);
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("offline")) {
-            // A worker that is not woken polls a little later.
-            let _ = replace_durable(&entry.path().join(WAKE_FILE), content.as_bytes(), &temporary_name(random.as_ref()));
+            queue::wake(&entry.path(), clock.as_ref(), random.as_ref());
         }
     }
 }

@@ -36,6 +36,7 @@ mod offline;
 mod online;
 mod retry;
 mod state;
+mod wake;
 mod workers;
 
 pub use commit::{Arrival, Commit, Dead, Outcome};
@@ -49,6 +50,4 @@ pub use message::{Losses, Message, Signal};
 pub use metrics::{Metrics, Sample};
 pub use offline::{OfflineSettings, OfflineSource};
 pub use online::OnlineSource;
-
-/// The file whose change wakes a worker that sleeps between two polls.
-pub const WAKE_FILE: &str = "wake";
+pub use wake::wake;

@@ -6,11 +6,9 @@ use super::{Owner, Place, letters, notices, place};
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
-use crate::queue::{Action, DeadLetters, Inbox, NewEvent, WAKE_FILE, entity_of};
+use crate::queue::{Action, DeadLetters, Inbox, NewEvent, entity_of, wake};
 use crate::session;
 use crate::settings;
-use crate::store::locked;
-use crate::store::temporary_name;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -143,15 +141,8 @@ fn retry(file: &mut DeadLetters, rows: &[Value], place: &Place, owner: &Owner, h
     inbox.commit(|commit| Ok(commit.receive(events)))?;
     crate::crash::point("queue.between_revival_and_letter");
     let count = file.close(&ids, Action::Retried, &session::actor(host), None)?;
-    wake(place, host);
+    wake(&place.folder, host.clock.as_ref(), host.random.as_ref());
     Ok(count)
-}
-
-/// Wakes a worker of the inbox that sleeps. One that misses it finds out with
-/// its next look at the inbox.
-pub(super) fn wake(place: &Place, host: &Host) {
-    let content = host.clock.boot_ns().to_string();
-    let _ = locked::replace_durable(&place.folder.join(WAKE_FILE), content.as_bytes(), &temporary_name(host.random.as_ref()));
 }
 
 fn verify(file: &mut DeadLetters, host: &mut Host) -> Result<(), Stop> {

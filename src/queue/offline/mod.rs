@@ -21,6 +21,7 @@ mod search;
 use super::inbox::{SettledRow, Settlement};
 use super::line::CallKind;
 use super::message::{Message, Signal};
+use super::wake;
 use crate::crash;
 use crate::error::{Code, Exit, Failure, Outcome};
 use crate::gate::QueueCall;
@@ -145,7 +146,7 @@ impl<'a> OfflineSource<'a> {
             wake: None,
             stops: false,
         };
-        source.wake = source.wake_mark();
+        source.wake = wake::mark(&source.settings.folder);
         source
     }
 
@@ -287,17 +288,12 @@ impl<'a> OfflineSource<'a> {
             if wakes == Wakes::Stop {
                 continue;
             }
-            let mark = self.wake_mark();
+            let mark = wake::mark(&self.settings.folder);
             if mark != self.wake {
                 self.wake = mark;
                 return Ok(());
             }
         }
-    }
-
-    /// Returns what changes when the receiver hears of new offline events.
-    fn wake_mark(&self) -> Option<Vec<u8>> {
-        std::fs::read(self.settings.folder.join(super::WAKE_FILE)).ok()
     }
 
     /// Takes events from the portal.
