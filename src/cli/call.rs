@@ -2,9 +2,7 @@
 
 use super::args::{Call, Global, Plan as PlanCommand};
 use super::connect::{Connected, Role, connect, connect_as};
-use super::label::label;
-use super::queue::connector;
-use super::{Stop, help, params, printed};
+use super::{Stop, help, label, notices, params, printed};
 use crate::call::ShapeError;
 use crate::catalog;
 use crate::error::{Code, Failure, Outcome};
@@ -42,11 +40,8 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         return help::packs(None, host);
     }
     let settings = settings::resolve(&call.options(global), host)?;
-    let redactor = settings.redactor();
     if !call.request.quiet {
-        for text in &settings.notices {
-            output::note(host, "notice", "settings", &redactor.redact_text(text), format);
-        }
+        notices(&settings, host, format);
     }
     if let Some(id) = &call.plans.execute_plan {
         refuse_beside_plan(call)?;
@@ -56,17 +51,18 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         return Err(Failure::new(Code::Usage, "no method is given").hint("Methods look like crm.lead.list").into());
     };
     let params = params::read(call.request.params.as_deref(), &call.items, host)?;
-    let connector = connector(call.request.auth_connector.as_ref(), host);
+    let connector = label::given(call.request.auth_connector.as_ref(), host);
     let proposal = Proposal { name: method.clone(), params, api: call.api() };
-    let proposal = label(proposal, connector.as_deref(), call.request.auth_connector.is_some())?;
+    let proposal = label::add(proposal, connector.as_deref(), call.request.auth_connector.is_some())?;
     if call.request.curl || call.request.dry_run {
-        if proposal.holds_secret(&redactor) {
+        if proposal.holds_secret(&settings.redactor()) {
             return Err(Failure::from(ShapeError::OwnSecret).into());
         }
         return rehearse(call, &proposal, &settings, host);
     }
     let proposal = locally_checked(proposal, &settings)?;
-    let mut connected = connect_as(role(&proposal), settings, host)?;
+    let role = role(&proposal, &settings);
+    let mut connected = connect_as(role, settings, host)?;
     if call.plans.plan_only {
         let plan = pipeline::plan(&mut connected.session, proposal).map_err(|failure| clean(&connected, failure))?;
         return printed(output::value(host, &planned(&plan)));
@@ -77,8 +73,11 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
 }
 
 /// Returns as what the built-in portal is called: methods that take an
-/// application only get one.
-fn role(proposal: &Proposal) -> Role {
+/// application only get one. No other portal asks for the look-up.
+fn role(proposal: &Proposal, settings: &Settings) -> Role {
+    if settings.credential.is_some() {
+        return Role::Webhook;
+    }
     let entry = Method::parse(&proposal.name).ok().and_then(|method| catalog::generations(&method)[0]);
     match entry.and_then(|entry| entry.details()).is_some_and(|details| details.auth == "oauth") {
         true => Role::Application,
@@ -162,14 +161,7 @@ fn planned(plan: &Plan) -> Value {
 }
 
 pub(super) fn plain_reuse(settings: &Settings) -> Reuse {
-    Reuse {
-        repeat_window: settings.repeat_window,
-        again: false,
-        replay_auto_for: settings.replay_auto_for,
-        skip: false,
-        retry_failed: false,
-        wait: Duration::ZERO,
-    }
+    Reuse { repeat_window: settings.repeat_window, replay_auto_for: settings.replay_auto_for, ..Reuse::plain() }
 }
 
 /// Returns how a call is to be handled, once the settings are known.

@@ -9,13 +9,19 @@
 use crate::catalog::{self, Api};
 use crate::error::{Code, Failure};
 use crate::gate::Proposal;
+use crate::host::Host;
 use crate::method::{Method, shown};
 use crate::query_string::encode_pairs;
 use crate::risk::Risk;
 use serde_json::Value;
 
+/// Returns the label: the option's, else the variable's.
+pub(super) fn given(option: Option<&String>, host: &Host) -> Option<String> {
+    option.map(String::as_str).or(host.env.get("B24_AUTH_CONNECTOR")).filter(|label| !label.is_empty()).map(str::to_owned)
+}
+
 /// Adds the label to a proposal.
-pub(super) fn label(mut proposal: Proposal, label: Option<&str>, is_option: bool) -> Result<Proposal, Failure> {
+pub(super) fn add(mut proposal: Proposal, label: Option<&str>, is_option: bool) -> Result<Proposal, Failure> {
     let Some(label) = label else { return Ok(proposal) };
     let Ok(method) = Method::parse(&proposal.name) else { return Ok(proposal) };
     let is_second = proposal.api != Some(Api::V3) && (method.is_batch() || generation(&method).is_none_or(|api| api == Api::V2));
@@ -73,7 +79,7 @@ mod tests {
     use serde_json::json;
 
     fn labelled(name: &str, params: Value, api: Option<Api>) -> Result<Value, Failure> {
-        label(Proposal { name: name.to_owned(), params, api }, Some("a b"), true).map(|proposal| proposal.params)
+        add(Proposal { name: name.to_owned(), params, api }, Some("a b"), true).map(|proposal| proposal.params)
     }
 
     #[test]
@@ -99,6 +105,6 @@ mod tests {
     fn where_it_does_not_fit_the_option_is_refused() {
         assert!(labelled("tasks.task.add", json!({}), Some(Api::V3)).is_err());
         let proposal = Proposal { name: "tasks.task.add".to_owned(), params: json!({}), api: Some(Api::V3) };
-        assert_eq!(label(proposal, Some("x"), false).unwrap().params, json!({}));
+        assert_eq!(add(proposal, Some("x"), false).unwrap().params, json!({}));
     }
 }

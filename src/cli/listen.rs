@@ -1,8 +1,8 @@
 //! `b24 listen`: online events and outgoing webhooks, received without loss.
 
 use super::args::{Global, InboxArgs, Listen};
-use super::queue::{Owner, Place, Worker, handler, notices, place};
-use super::{Stop, application_token, printed};
+use super::queue::{Owner, Place, Worker, handler, place};
+use super::{Stop, application_token, notices, printed};
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};

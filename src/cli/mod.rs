@@ -25,6 +25,7 @@ use crate::error::{Code, Exit, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
 use crate::secret::{Redactor, Secret};
+use crate::settings::Settings;
 use args::{Cli, Command};
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
@@ -70,6 +71,14 @@ enum Stop {
 impl<F: Into<Failure>> From<F> for Stop {
     fn from(failure: F) -> Stop {
         Stop::Failed(Box::new(failure.into()))
+    }
+}
+
+/// Says what the settings have to say.
+fn notices(settings: &Settings, host: &mut Host, format: ErrorFormat) {
+    let redactor = settings.redactor();
+    for text in &settings.notices {
+        output::note(host, "notice", "settings", &redactor.redact_text(text), format);
     }
 }
 

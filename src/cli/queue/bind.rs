@@ -3,8 +3,8 @@
 
 use super::super::args::{Bind, Global, QueueGuards};
 use super::super::call::{Talk, finish, plain_reuse};
-use super::super::{Stop, printed};
-use super::{connector, open};
+use super::super::{Stop, label, printed};
+use super::open;
 use crate::catalog::{self, Api};
 use crate::error::{Code, Failure};
 use crate::gate::{Consent, Proposal};
@@ -45,7 +45,7 @@ fn target(args: &Bind, host: &Host) -> Result<Value, Stop> {
         Some(url) => params["handler"] = json!(url),
         None => params["event_type"] = json!("offline"),
     }
-    if let Some(label) = connector(args.auth_connector.as_ref(), host) {
+    if let Some(label) = label::given(args.auth_connector.as_ref(), host) {
         params["auth_connector"] = json!(label);
     }
     if let Some(user) = args.auth_type {

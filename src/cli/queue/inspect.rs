@@ -1,8 +1,8 @@
 //! `b24 queue status` and `b24 queue dlq`.
 
 use super::super::args::{DeadLetterCommand, Global, InboxArgs};
-use super::super::{Stop, printed};
-use super::{Owner, Place, letters, notices, place};
+use super::super::{Stop, notices, printed};
+use super::{Owner, Place, letters, place};
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};

@@ -5,14 +5,14 @@ mod inspect;
 mod owner;
 mod work;
 
-use super::Stop;
 use super::args::{Global, InboxArgs, Queue};
 use super::connect::{Connected, Role, connect_as};
+use super::{Stop, label, notices};
 use crate::host::Host;
 use crate::json;
-use crate::output::{self, ErrorFormat};
+use crate::output::ErrorFormat;
 use crate::queue::DeadLetters;
-use crate::settings::{self, Options, Settings};
+use crate::settings::{self, Options};
 use crate::store::file_name;
 use crate::store::plans::folder_beside;
 use std::sync::Arc;
@@ -38,19 +38,6 @@ fn open(options: &Options, host: &mut Host, format: ErrorFormat) -> Result<Conne
     connect_as(Role::Application, settings, host)
 }
 
-/// Says what the settings have to say.
-pub(super) fn notices(settings: &Settings, host: &mut Host, format: ErrorFormat) {
-    let redactor = settings.redactor();
-    for text in &settings.notices {
-        output::note(host, "notice", "settings", &redactor.redact_text(text), format);
-    }
-}
-
-/// Returns the label of the separate queue: the option's, else the variable's.
-pub(super) fn connector(option: Option<&String>, host: &Host) -> Option<String> {
-    option.map(String::as_str).or(host.env.get("B24_AUTH_CONNECTOR")).filter(|label| !label.is_empty()).map(str::to_owned)
-}
-
 /// Finds the inbox and the dead letters that the options mean.
 pub(super) fn place(args: &InboxArgs, owner: &Owner, host: &Host) -> Place {
     let identity = owner.identity.as_str();
@@ -58,7 +45,7 @@ pub(super) fn place(args: &InboxArgs, owner: &Owner, host: &Host) -> Place {
         Some(path) => folder_beside(&host.cwd.join(path)).join(file_name(identity)),
         None => owner.state.queue(identity),
     };
-    let connector = connector(args.auth_connector.as_ref(), host).filter(|_| args.source == "offline");
+    let connector = label::given(args.auth_connector.as_ref(), host).filter(|_| args.source == "offline");
     let name = match &connector {
         Some(label) => format!("{}-{}", args.source, label_name(label)),
         None => args.source.clone(),
