@@ -1,7 +1,7 @@
 //! `b24 METHOD`, `b24 call`, and the commands that make and run plans.
 
 use super::args::{Call, Global, Plan as PlanCommand};
-use super::connect::{Connected, Role, connect, connect_as};
+use super::connect::{Connected, Role, connect_as};
 use super::{Stop, help, label, notices, params, printed};
 use crate::call::ShapeError;
 use crate::catalog;
@@ -14,7 +14,7 @@ use crate::pipeline::{self, Completed, Handling};
 use crate::secret::MASK;
 use crate::settings::{self, Settings};
 use crate::store::ledger::Reuse;
-use crate::store::plans::Plan;
+use crate::store::plans::{Plan, Plans};
 use crate::wire::auth::address_form;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         return rehearse(call, &proposal, &settings, host);
     }
     let proposal = locally_checked(proposal, &settings)?;
-    let role = role(&proposal, &settings);
+    let role = role(&proposal.name, &settings);
     let mut connected = connect_as(role, settings, host)?;
     if call.plans.plan_only {
         let plan = pipeline::plan(&mut connected.session, proposal).map_err(|failure| clean(&connected, failure))?;
@@ -74,11 +74,11 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
 
 /// Returns as what the built-in portal is called: methods that take an
 /// application only get one. No other portal asks for the look-up.
-fn role(proposal: &Proposal, settings: &Settings) -> Role {
+fn role(method: &str, settings: &Settings) -> Role {
     if settings.credential.is_some() {
         return Role::Webhook;
     }
-    let entry = Method::parse(&proposal.name).ok().and_then(|method| catalog::generations(&method)[0]);
+    let entry = Method::parse(method).ok().and_then(|method| catalog::generations(&method)[0]);
     match entry.and_then(|entry| entry.details()).is_some_and(|details| details.auth == "oauth") {
         true => Role::Application,
         false => Role::Webhook,
@@ -118,9 +118,7 @@ pub(super) fn plan_command(command: &PlanCommand, global: &Global, host: &mut Ho
         let handling = Handling { consent: consent.consent(), key: None, reuse: plain_reuse(&settings) };
         return execute(id, settings, move |_: &Settings| handling, Talk::default(), (host, format));
     }
-    settings.state.prepare()?;
-    let key = settings.state.install_key(host.random.as_ref())?;
-    let plans = crate::store::plans::Plans::new(settings.plans_folder.clone(), key);
+    let plans = plans(&settings, host)?;
     let value = match command {
         PlanCommand::List => {
             let rows = plans.list()?.into_iter().map(|(plan, is_cancelled)| {
@@ -141,6 +139,23 @@ pub(super) fn plan_command(command: &PlanCommand, global: &Global, host: &mut Ho
     printed(output::value(host, &value))
 }
 
+fn plans(settings: &Settings, host: &Host) -> Result<Plans, Failure> {
+    settings.state.prepare()?;
+    let key = settings.state.install_key(host.random.as_ref())?;
+    Ok(Plans::new(settings.plans_folder.clone(), key))
+}
+
+/// Returns the role in which a plan was made: it is bound to its user. What is
+/// wrong with the plan itself is said when it is executed.
+fn planned_role(id: &str, settings: &Settings, host: &Host) -> Result<Role, Failure> {
+    if settings.credential.is_some() {
+        return Ok(Role::Webhook);
+    }
+    let plan = plans(settings, host)?.load(id);
+    let method = plan.ok().and_then(|(_, plan)| plan.steps.into_iter().next()).map(|step| step.method);
+    Ok(method.map_or(Role::Webhook, |method| role(&method, settings)))
+}
+
 fn execute(
     id: &str,
     settings: Settings,
@@ -149,7 +164,8 @@ fn execute(
     (host, format): (&mut Host, ErrorFormat),
 ) -> Result<(), Stop> {
     let handling = handling(&settings);
-    let mut connected = connect(settings, host)?;
+    let role = planned_role(id, &settings, host)?;
+    let mut connected = connect_as(role, settings, host)?;
     let result = pipeline::execute_plan(&mut connected.session, id, &handling);
     finish(result, &connected, talk, (host, format))
 }

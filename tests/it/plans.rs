@@ -155,3 +155,16 @@ fn plans_are_listed_shown_cancelled_and_pruned() {
     assert_eq!(world.run(&["--execute-plan", &second, "--confirm-write"]).status, 0);
     assert_eq!(world.requests().len(), 1);
 }
+
+#[test]
+fn a_plan_for_the_built_in_portal_is_executed_in_the_role_in_which_it_was_made() {
+    let world = World::new();
+    let emulator = ["--profile", "emulator"];
+    for method in [&["event.bind", "event=ONCRMDEALADD", "event_type=offline"][..], &["crm.lead.add", "fields[TITLE]=x"]] {
+        let planned = world.run(&[&emulator, method, &["--plan-only"]].concat()).body(0);
+        let id = planned["plan"]["plan_id"].as_str().unwrap();
+        assert!(!world.run(&[&emulator[..], &["--execute-plan", id, "--confirm-write"]].concat()).body(0)["result"].is_null());
+    }
+    let bound = world.run(&[&emulator[..], &["event.get"]].concat()).body(0);
+    assert_eq!(bound["result"][0]["event"], "ONCRMDEALADD");
+}
