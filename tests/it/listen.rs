@@ -338,3 +338,34 @@ fn a_label_keeps_our_own_changes_from_coming_back() {
     assert_eq!(events(&world)[0]["data"]["FIELDS"]["ID"], "3");
     assert_eq!(std::fs::read_to_string(world.home.path().join("labels")).unwrap(), "sync\n");
 }
+
+#[test]
+fn path_size_and_pace_are_what_the_options_say() {
+    let world = World::new();
+    let limits = ["--path", "/handler", "--body-limit", "2048", "--rate", "1", "--burst", "1"];
+    let listener = Listener::start(&world, &[&["--exec", "cat >> events"][..], &limits].concat());
+    let token = token(&world);
+    assert_eq!(listener.post(&format!("{}&data[x]={}", event(1, &token), "x".repeat(2048))), 413);
+    assert_eq!(listener.post(&event(2, &token)), 200);
+    let mut id = 2;
+    wait_until("one came too fast", || {
+        id += 1;
+        listener.post(&event(id, &token)) == 429
+    });
+    assert_eq!(listener.end(), Some(0));
+
+    let elsewhere = Listener::start(&world, &["--exec", "cat >> events", "--path", "/other"]);
+    assert_eq!(elsewhere.post(&event(7000, &token)), 404);
+    assert_eq!(elsewhere.end(), Some(0));
+    assert!(!events(&world).iter().any(|event| ["1", "7000"].map(Value::from).contains(&event["data"]["FIELDS"]["ID"])));
+}
+
+#[test]
+fn a_handler_is_bound_for_the_user_that_the_option_names() {
+    let world = World::new();
+    let handler = "http://127.0.0.1:9/handler";
+    let bind = ["queue", "bind", "ONCRMLEADADD", "--handler", handler, "--auth-type", "1", "--confirm-write"];
+    let _ = Outcome::of(&mut world.oauth_command(&bind)).body(0);
+    let bound = Outcome::of(&mut world.oauth_command(&["queue", "events"])).body(0)["bound"].clone();
+    assert_eq!((&bound[0]["handler"], &bound[0]["auth_type"]), (&Value::from(handler), &Value::from("1")));
+}
