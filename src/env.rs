@@ -30,7 +30,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("B24_CLIENT_ID", "", "OAuth application id"),
     variable("B24_CLIENT_SECRET", "", "OAuth application secret"),
     variable("B24_OAUTH_URL", "https://oauth.bitrix.info", "OAuth server; https://oauth.bitrix24.tech for portals of the eastern zones"),
-    variable("B24_APPLICATION_TOKEN", "", "Application token that events carry, for b24 trigger to handlers on this machine"),
+    variable(
+        "B24_APPLICATION_TOKEN",
+        "",
+        "Application token that events carry: b24 listen lets them in by it, b24 trigger sends it to handlers on this machine",
+    ),
     variable("B24_WEBHOOK_URL_FILE", "", "File that holds B24_WEBHOOK_URL (mode 0600)"),
     variable("B24_WEBHOOK_CODE_FILE", "", "File that holds B24_WEBHOOK_CODE (mode 0600)"),
     variable("B24_ACCESS_TOKEN_FILE", "", "File that holds B24_ACCESS_TOKEN (mode 0600)"),
