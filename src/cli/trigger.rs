@@ -10,13 +10,14 @@
 
 use super::args::{Global, Trigger};
 use super::connect::connect;
+use super::queue::documented;
 use super::{Stop, application_token, params, printed};
-use crate::catalog::{events, payloads};
+use crate::catalog::payloads;
 use crate::error::{Code, Failure, Outcome};
 use crate::host::Host;
-use crate::method::shown;
 use crate::output::{self, ErrorFormat};
 use crate::query_string::form_pairs;
+use crate::receive::event_name;
 use crate::secret::{MASK, Secret};
 use crate::settings::{self, Settings};
 use crate::wire::deliver::{DeliverError, Deliverer};
@@ -125,20 +126,15 @@ fn usage(message: &str) -> Failure {
 
 /// Returns the event's name as it is delivered: in upper case.
 fn event(args: &Trigger) -> Result<String, Failure> {
-    let name = &args.event;
-    let is_name = (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte));
-    if !is_name {
-        return Err(usage("the event is not a name of letters, digits, dots and underscores").hint("For example ONCRMDEALADD"));
+    let unnamed = || usage("the event is not a name of letters, digits, dots and underscores").hint("For example ONCRMDEALADD");
+    let name = event_name(&args.event).ok_or_else(unnamed)?;
+    match args.unlisted {
+        true => Ok(name),
+        false => documented(&name).map_err(|failure| {
+            let hint = failure.hint.clone().unwrap_or_default();
+            failure.hint(format!("{hint} (--unlisted takes any name)"))
+        }),
     }
-    if !args.unlisted && !events::is_known(name) {
-        let suggestions = events::suggestions(name);
-        let hint = match suggestions.is_empty() {
-            true => "b24 search finds events; --unlisted takes any name".to_owned(),
-            false => format!("Did you mean {}? --unlisted takes any name", suggestions.join(", ")),
-        };
-        return Err(usage(&format!("the event {} is not documented", shown(name))).hint(hint).with("suggest", suggestions));
-    }
-    Ok(name.to_ascii_uppercase())
 }
 
 /// Reads the application token. Out of the environment it goes to handlers on

@@ -71,7 +71,8 @@ impl Delivery {
 }
 
 /// Returns the name of an event in upper case, if it can be one.
-pub(super) fn event_name(text: &str) -> Option<String> {
+#[must_use]
+pub fn event_name(text: &str) -> Option<String> {
     let is_name = (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte));
     is_name.then(|| text.to_ascii_uppercase())
 }

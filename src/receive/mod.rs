@@ -32,7 +32,7 @@ use crate::host::Clock;
 use crate::secret::Secret;
 use alarm::Alarms;
 pub use alarm::{Alarm, AlarmKind};
-pub use delivery::Delivery;
+pub use delivery::{Delivery, event_name};
 use pace::Pace;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

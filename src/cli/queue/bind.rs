@@ -28,19 +28,22 @@ pub(super) fn unbind(args: &Bind, global: &Global, host: &mut Host, format: Erro
     send("event.unbind", params, args, (global, host, format))
 }
 
-fn target(args: &Bind, host: &Host) -> Result<Value, Stop> {
-    let event = args.event.to_ascii_uppercase();
-    if !catalog::events::is_known(&event) {
-        let close = catalog::events::suggestions(&event);
-        let hint = if close.is_empty() {
-            "b24 search EVENT finds events by words".to_owned()
-        } else {
-            format!("Did you mean {}?", close.join(", "))
-        };
-        let text = format!("{} is not a documented event", crate::method::shown(&args.event));
-        return Err(Failure::new(Code::Usage, text).hint(hint).with("suggest", close).into());
+/// Returns the name of a documented event as portals write it.
+pub(in crate::cli) fn documented(name: &str) -> Result<String, Failure> {
+    if catalog::events::is_known(name) {
+        return Ok(name.to_ascii_uppercase());
     }
-    let mut params = json!({"event": event});
+    let close = catalog::events::suggestions(name);
+    let hint = match close.is_empty() {
+        true => "b24 search EVENT finds events by words".to_owned(),
+        false => format!("Did you mean {}?", close.join(", ")),
+    };
+    let text = format!("{} is not a documented event", crate::method::shown(name));
+    Err(Failure::new(Code::Usage, text).hint(hint).with("suggest", close))
+}
+
+fn target(args: &Bind, host: &Host) -> Result<Value, Stop> {
+    let mut params = json!({"event": documented(&args.event)?});
     match &args.handler {
         Some(url) => params["handler"] = json!(url),
         None => params["event_type"] = json!("offline"),

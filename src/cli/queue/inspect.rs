@@ -27,15 +27,11 @@ pub(super) fn status(args: &InboxArgs, global: &Global, host: &mut Host, format:
         let mut inbox = Inbox::open(&place.folder, Arc::clone(&host.clock), Arc::clone(&host.random))?;
         let depth = inbox.depth()?;
         let now = host.clock.now().timestamp_millis();
-        let counters = depth.counters;
         value["depth"] = json!({
             "waiting": depth.waiting, "running": depth.running, "unsettled": depth.unsettled, "open_calls": depth.open_calls,
             "oldest_age_ms": depth.oldest_ms.map(|oldest| now - oldest), "workers": inbox.living_workers()?,
         });
-        value["counters"] = json!({
-            "received": counters.received, "duplicates": counters.duplicates, "handled": counters.handled, "failed": counters.failed,
-            "later": counters.later, "dead": counters.dead, "interrupted": counters.interrupted,
-        });
+        value["counters"] = json!(depth.counters);
     }
     printed(output::value(host, &value))
 }

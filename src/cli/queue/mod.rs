@@ -17,6 +17,7 @@ use crate::store::file_name;
 use crate::store::plans::folder_beside;
 use std::sync::Arc;
 
+pub(super) use bind::documented;
 pub(super) use owner::Owner;
 pub(super) use work::{Place, Worker, handler};
 

@@ -8,10 +8,11 @@ use crate::host::Host;
 use crate::interrupt;
 use crate::output::{self, ErrorFormat};
 use crate::queue::{
-    Conditions, DeadLetters, Engine, EngineSettings, Handler, Inbox, Message, Metrics, OfflineSettings, OfflineSource, Parts, Running,
-    Signal, Streams, Summary, Until,
+    Conditions, Counters, DeadLetters, Engine, EngineSettings, Handler, Inbox, Message, Metrics, OfflineSettings, OfflineSource, Parts,
+    Running, Signal, Streams, Summary, Until,
 };
 use crate::secret::Redactor;
+use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,15 @@ use std::time::Duration;
 
 /// How many unfinished events a worker keeps: the rest waits on the portal.
 const ENOUGH: usize = 2_000;
+
+/// What a run prints at its end.
+#[derive(Serialize)]
+struct Run {
+    schema: &'static str,
+    #[serde(flatten)]
+    counters: Counters,
+    left: usize,
+}
 
 /// Where a worker keeps its things.
 pub(in crate::cli) struct Place {
@@ -97,11 +107,7 @@ impl Worker {
             let mut note = |level: &str, code: &str, text: &str| output::note_to(err, (level, code, text), format);
             engine.run(&mut Streams { out, note: &mut note })
         })?;
-        let counters = &summary.counters;
-        let value = json!({
-            "schema": "b24.queue-run/1", "received": counters.received, "duplicates": counters.duplicates, "handled": counters.handled,
-            "failed": counters.failed, "later": counters.later, "dead": counters.dead, "interrupted": counters.interrupted, "left": summary.left,
-        });
+        let value = json!(Run { schema: "b24.queue-run/1", counters: summary.counters, left: summary.left });
         if writes_lines {
             output::note(host, "notice", "ended", &value.to_string(), format);
         } else {

@@ -5,16 +5,10 @@ use crate::wire::answer::Reading;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What `event.offline.get` returned.
-#[derive(Debug)]
-pub(super) struct Taken {
-    /// The events, in the portal's order.
-    pub(super) events: Vec<NewEvent>,
-}
-
-/// Reads the answer of `event.offline.get`; `None` when it is not one: then
+/// Reads the events of an answer of `event.offline.get`, in the portal's order;
+/// `None` when it is not one: then
 /// events may be hidden under a reservation that nobody knows.
-pub(super) fn taken(body: &[u8]) -> Option<Taken> {
+pub(super) fn taken(body: &[u8]) -> Option<Vec<NewEvent>> {
     let result = result(body)?;
     // Without events the portal may leave the list out, or give an object with
     // numbers for keys: PHP knows one kind of array.
@@ -28,7 +22,7 @@ pub(super) fn taken(body: &[u8]) -> Option<Taken> {
     if process.is_empty() && !rows.is_empty() {
         return None;
     }
-    Some(Taken { events: rows.into_iter().map(|row| NewEvent::of_row(row, &process)).collect() })
+    Some(rows.into_iter().map(|row| NewEvent::of_row(row, &process)).collect())
 }
 
 /// One page of `event.offline.list`.
@@ -89,7 +83,7 @@ mod tests {
     #[test]
     fn an_empty_queue_is_an_answer() {
         for body in [r#"{"result":{"process_id":null,"events":[]}}"#, r#"{"result":{"process_id":"p"}}"#, r#"{"result":{"events":{}}}"#] {
-            assert_eq!(taken(body.as_bytes()).map(|taken| taken.events.len()), Some(0), "{body}");
+            assert_eq!(taken(body.as_bytes()).map(|events| events.len()), Some(0), "{body}");
         }
     }
 

@@ -18,6 +18,7 @@ mod adopt;
 mod answer;
 mod search;
 
+use super::event::NewEvent;
 use super::inbox::{SettledRow, Settlement};
 use super::line::CallKind;
 use super::message::{Message, Signal};
@@ -312,7 +313,7 @@ impl<'a> OfflineSource<'a> {
         let call = QueueCall::Reserve { limit: self.settings.batch, connector: self.settings.connector.clone() };
         let result = pipeline::run_queue_call(self.session, &call, &nonce);
         crash::point("queue.after_reserve");
-        let (taken, unrecorded) = match result {
+        let (events, unrecorded) = match result {
             Ok(completed) => (self.usable(&completed)?, completed.failure),
             Err(failure) => {
                 if failure.outcome != Outcome::Unknown && failure.code != Code::ExecutedUnrecorded {
@@ -321,8 +322,8 @@ impl<'a> OfflineSource<'a> {
                 return Err(Box::new(failure));
             }
         };
-        let count = taken.events.len();
-        self.ask(|stored| Message::Arrived { events: taken.events, closes: Some(nonce), stored })?;
+        let count = events.len();
+        self.ask(|stored| Message::Arrived { events, closes: Some(nonce), stored })?;
         crash::point("queue.after_arrival");
         if let Some(failure) = unrecorded {
             // The events are safe; what is wrong with the records is told.
@@ -338,7 +339,7 @@ impl<'a> OfflineSource<'a> {
     }
 
     /// Reads what was taken. An answer that cannot be read is a lost one.
-    fn usable(&mut self, completed: &Completed) -> Tried<answer::Taken> {
+    fn usable(&mut self, completed: &Completed) -> Tried<Vec<NewEvent>> {
         self.pass_warnings(completed)?;
         answer::taken(&completed.body).ok_or_else(|| {
             let text = "event.offline.get gave an answer that does not say what was taken";

@@ -117,8 +117,8 @@ impl OfflineSource<'_> {
     fn reread(&mut self, process: &str, limit: u32) -> Tried<()> {
         let call = QueueCall::Reread { process: process.to_owned(), limit, connector: self.settings.connector.clone() };
         let completed = self.repeatable(&call)?;
-        let taken = self.usable(&completed)?;
-        self.ask(|stored| Message::Arrived { events: taken.events, closes: None, stored })?;
+        let events = self.usable(&completed)?;
+        self.ask(|stored| Message::Arrived { events, closes: None, stored })?;
         Ok(())
     }
 }
