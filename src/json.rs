@@ -5,6 +5,10 @@
 //! for the terminal or the pipe without being parsed into a tree, so that a
 //! 60 MB answer costs its own size and a lone surrogate breaks nothing.
 
+mod unseen;
+
+pub use unseen::{escape_deceptive, escape_deceptive_lines, is_unseen, turns_the_line};
+
 use crate::method;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -162,8 +166,7 @@ pub struct Print<'a> {
 const SECRET_KEYS: &[&[u8]] = &[b"access_token", b"application_token", b"auth", b"client_secret", b"refresh_token", b"webhook_code"];
 
 /// Writes a JSON document anew: the same tokens, other white space. Characters
-/// that can deceive a reader or a terminal (controls, bidirectional marks,
-/// invisible characters) become `\u` escapes.
+/// that have no visible form become `\u` escapes (see [`is_unseen`]).
 ///
 /// The document must be valid JSON; an invalid one is copied as far as it makes
 /// sense. Returns how many values were masked.
@@ -200,7 +203,7 @@ pub fn write_document(document: &[u8], print: Print, out: &mut impl Write) -> io
                     masked += 1;
                     writer.out.write_all(b"\"***\"")?;
                 } else {
-                    write_string(token, writer.out)?;
+                    unseen::write(token, writer.out)?;
                 }
                 key = rest.get(position..end - 1).unwrap_or_default();
                 position = end;
@@ -212,7 +215,7 @@ pub fn write_document(document: &[u8], print: Print, out: &mut impl Write) -> io
                     .position(|byte| matches!(byte, b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r'))
                     .map_or(rest.len(), |offset| position + offset);
                 writer.scalar()?;
-                writer.out.write_all(&rest[position - 1..end])?;
+                unseen::write(&rest[position - 1..end], writer.out)?;
                 position = end;
             }
         }
@@ -283,9 +286,9 @@ impl<W: Write> DocumentWriter<'_, W> {
         } else {
             self.scalar()?;
         }
-        self.out.write_all(Value::from(key).to_string().as_bytes())?;
+        unseen::write(Value::from(key).to_string().as_bytes(), self.out)?;
         self.colon()?;
-        self.out.write_all(value.to_string().as_bytes())
+        unseen::write(value.to_string().as_bytes(), self.out)
     }
 
     fn line(&mut self) -> io::Result<()> {
@@ -296,57 +299,6 @@ impl<W: Write> DocumentWriter<'_, W> {
             }
         }
         Ok(())
-    }
-}
-
-/// Writes a JSON string token, with deceptive characters escaped.
-fn write_string(token: &[u8], out: &mut impl Write) -> io::Result<()> {
-    let mut written = 0;
-    let mut position = 0;
-    while position < token.len() {
-        match deceptive(&token[position..]) {
-            Some((length, scalar)) => {
-                out.write_all(&token[written..position])?;
-                write_escape(scalar, out)?;
-                position += length;
-                written = position;
-            }
-            None => position += 1,
-        }
-    }
-    out.write_all(&token[written..])
-}
-
-/// Returns the length and the value of the deceptive character that the bytes
-/// begin with, if they do: U+007F-9F, U+061C, U+200B-200F, U+2028-202E,
-/// U+2060-2069, U+FEFF, U+E0000-E007F.
-fn deceptive(bytes: &[u8]) -> Option<(usize, u32)> {
-    let low = |byte: u8| u32::from(byte & 0x3F);
-    match *bytes {
-        [0x7F, ..] => Some((1, 0x7F)),
-        [0xC2, b @ 0x80..=0x9F, ..] => Some((2, 0x80 | low(b))),
-        [0xD8, 0x9C, ..] => Some((2, 0x61C)),
-        [0xE2, 0x80, b @ (0x8B..=0x8F | 0xA8..=0xAE), ..] => Some((3, 0x2000 | low(b))),
-        [0xE2, 0x81, b @ 0xA0..=0xA9, ..] => Some((3, 0x2040 | low(b))),
-        [0xEF, 0xBB, 0xBF, ..] => Some((3, 0xFEFF)),
-        [0xF3, 0xA0, b @ 0x80..=0x81, c, ..] => Some((4, 0xE0000 | (low(b) << 6) | low(c))),
-        _ => None,
-    }
-}
-
-/// Escapes every deceptive character of a text, as `\u{…}` of JSON.
-#[must_use]
-pub fn escape_deceptive(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    // A vector takes every byte.
-    let _ = write_string(text.as_bytes(), &mut out);
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-fn write_escape(scalar: u32, out: &mut impl Write) -> io::Result<()> {
-    match scalar.checked_sub(0x1_0000) {
-        None => write!(out, "\\u{scalar:04x}"),
-        Some(high) => write!(out, "\\u{:04x}\\u{:04x}", 0xD800 | (high >> 10), 0xDC00 | (high & 0x3FF)),
     }
 }
 

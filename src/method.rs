@@ -101,20 +101,25 @@ fn strip_format(name: &str) -> &str {
     rest
 }
 
-/// Returns a name of the caller's, escaped and cut, as it can stand in a message.
+/// Characters of a caller's text that a message repeats.
+const SHOWN: usize = 60;
+
+/// Returns a text of the caller's as it can stand in a message: escaped, and
+/// with the number of the characters that are left out. The mark is none that
+/// an escaped text can have.
 #[must_use]
 pub fn short(text: &str) -> String {
-    text.chars().take(60).flat_map(char::escape_default).collect()
+    let shown: String = text.chars().take(SHOWN).flat_map(char::escape_default).collect();
+    match text.chars().count() {
+        0..=SHOWN => shown,
+        count => format!("{shown}… {} more characters", count - SHOWN),
+    }
 }
 
-/// Returns a text that can stand in a message: escaped and short.
+/// Returns a text of the caller's in the quotes of a message.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let mut short = short(text);
-    if text.chars().count() > 60 {
-        short.push('…');
-    }
-    format!("`{short}`")
+    format!("`{}`", short(text))
 }
 
 /// A pattern over method names. `*` matches any run of characters, dots too
@@ -208,6 +213,13 @@ mod tests {
         ] {
             assert!(Method::parse(spelling).is_err(), "{spelling:?}");
         }
+    }
+
+    #[test]
+    fn what_a_message_leaves_out_is_counted() {
+        assert_eq!(shown("a\u{202e}`\n"), "`a\\u{202e}`\\n`");
+        assert_eq!(shown(&"y".repeat(61)), format!("`{}… 1 more characters`", "y".repeat(60)));
+        assert_eq!(short("…"), "\\u{2026}");
     }
 
     #[test]

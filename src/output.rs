@@ -1,5 +1,10 @@
 //! Everything that b24 prints: data on standard output, talk on standard
 //! error.
+//!
+//! What is printed may hold what a portal, an agent or a stranger wrote, so
+//! every way out of here shows characters that have no visible form as escapes
+//! (see [`json::is_unseen`]), and nothing else writes to the streams
+//! (`tidy::everything_is_printed_in_few_places`).
 
 use crate::error::{Exit, Failure, Outcome};
 use crate::host::Host;
@@ -47,17 +52,31 @@ pub fn fail(host: &mut Host, failure: &Failure, format: ErrorFormat, redactor: &
     status(host, failure.code.exit(), failure.sent)
 }
 
+/// Characters of one fact that a person is shown. Where errors are JSON,
+/// nothing is cut.
+const WIDTH: usize = 400;
+
+/// Facts of one list that a person is shown.
+const FACTS: usize = 30;
+
+/// One line a fact: a text with line ends of its own cannot pretend to be
+/// another fact.
 fn error_text(failure: &Failure) -> String {
     let mut text = format!("error: {}", visible(&failure.message));
-    let mut add = |label: &str, value: &str| text.push_str(&format_args!("\n  {label}: {}", visible(value)).to_string());
+    let mut add = |label: &str, value: &str| text.push_str(&format_args!("\n  {}: {}", visible(label), visible(value)).to_string());
     add("kind", failure.code.text());
     if failure.sent || failure.outcome != Outcome::NotSent {
         add("outcome", failure.outcome.text());
     }
     for (key, value) in &failure.details {
         match value {
-            Value::String(value) => add(key, value),
-            other => add(key, &other.to_string()),
+            Value::Array(items) if items.iter().all(|item| item.is_object() || item.is_string()) => {
+                items.iter().take(FACTS).for_each(|item| add(key, &plain(item)));
+                if items.len() > FACTS {
+                    add(key, &format!("… {} more", items.len() - FACTS));
+                }
+            }
+            other => add(key, &plain(other)),
         }
     }
     if let Some(hint) = &failure.hint {
@@ -66,11 +85,19 @@ fn error_text(failure: &Failure) -> String {
     text
 }
 
-/// Makes control characters of remote text visible: a title must not move the
-/// cursor of a terminal.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Returns a text as one line that shows every character, or says how many it
+/// does not show.
 fn visible(text: &str) -> String {
-    let escaped = json::escape_deceptive(text);
-    escaped.chars().map(|c| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() }).collect()
+    let shown: String = text.chars().take(WIDTH).collect();
+    let line = json::escape_deceptive(&shown);
+    match text.chars().count() {
+        0..=WIDTH => line,
+        count => format!("{line} … {} more characters", count - WIDTH),
+    }
 }
 
 /// Returns the exit status under `B24_EXIT_CODES`.
@@ -126,9 +153,9 @@ pub fn value(host: &mut Host, value: &Value) -> io::Result<()> {
     body(host, value.to_string().as_bytes(), None, false).map(drop)
 }
 
-/// Prints text.
+/// Prints text of several lines, or one line for another program.
 pub fn text(host: &mut Host, text: &str) -> io::Result<()> {
-    writeln!(host.out, "{}", text.trim_end())?;
+    writeln!(host.out, "{}", json::escape_deceptive_lines(text.trim_end()))?;
     host.out.flush()
 }
 
@@ -152,6 +179,18 @@ mod tests {
 
     #[test]
     fn remote_text_cannot_move_the_cursor() {
-        assert_eq!(visible("a\u{1b}[2J\u{9b}b"), "a\\u{1b}[2J\\u009bb");
+        assert_eq!(visible("a\u{1b}[2J\u{9b}b"), "a\\u001b[2J\\u009bb");
+    }
+
+    #[test]
+    fn a_fact_is_one_line_of_limited_length() {
+        let failure = Failure::new(Code::Usage, "a\n  hint: b\r").with("text", "x".repeat(420)).with("fields", json!(["c\nd", {"e": 1}]));
+        assert_eq!(
+            error_text(&failure),
+            format!(
+                "error: a\\u000a  hint: b\\u000d\n  kind: usage\n  text: {} … 20 more characters\n  fields: c\\u000ad\n  fields: {{\"e\":1}}",
+                "x".repeat(400)
+            )
+        );
     }
 }

@@ -21,6 +21,7 @@ use super::retry::pause_ms;
 use crate::crash;
 use crate::error::{Code, Failure};
 use crate::host::{Clock, Random};
+use crate::json;
 use crate::secret::Redactor;
 use crate::store::locked::StoreError;
 use std::collections::HashSet;
@@ -338,7 +339,7 @@ impl Engine {
             match &self.handler {
                 Some(handler) => handler.submit(&job),
                 None => {
-                    let written = writeln!(streams.out, "{}", job.to_line(&self.portal));
+                    let written = writeln!(streams.out, "{}", json::escape_deceptive(&job.to_line(&self.portal)));
                     if written.is_err() {
                         self.work.is_stopping = true;
                         self.work.at_once.push((job.seq, Ending::Interrupted));

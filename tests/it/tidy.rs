@@ -49,6 +49,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hmac", &["store/"]),
     ("hyper", &["emulator/", "receive/"]),
     ("hyper_util", &["emulator/", "receive/"]),
+    ("icu_properties", &["json/unseen.rs"]),
     ("jsonschema", &["schema.rs"]),
     ("reqwest", &["wire/"]),
     ("rustls", &["wire/client.rs"]),
