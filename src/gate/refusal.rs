@@ -86,7 +86,7 @@ pub enum Refusal {
         source: LedgerError,
     },
     /// Some commands of a batch were executed before, others not.
-    #[error("some commands of this batch were executed before: {}", .0.join(", "))]
+    #[error("some commands of this batch were executed before: {}", names(.0))]
     PartlyDone(Vec<String>),
 }
 
@@ -187,10 +187,15 @@ impl Coded for Refusal {
     }
 }
 
+/// Returns names of commands, which are the caller's, for a message.
+fn names(commands: &[String]) -> String {
+    commands.iter().map(|name| crate::method::shown(name)).collect::<Vec<_>>().join(", ")
+}
+
 /// Returns the problems in one line.
 fn summary(problems: &[(String, Problem)]) -> String {
     let words = problems.iter().take(3).map(|(command, problem)| {
-        let place = if command.is_empty() { String::new() } else { format!("{command}: ") };
+        let place = if command.is_empty() { String::new() } else { format!("{}: ", crate::method::shown(command)) };
         let path = crate::method::shown(&problem.path);
         match &problem.suggest {
             Some(suggest) => format!("{place}{path} {}, {suggest} is", problem.problem),

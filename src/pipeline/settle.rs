@@ -67,8 +67,10 @@ pub(super) fn refused(error: &ServerError, status: u16) -> Failure {
 }
 
 fn from_server(code: Code, error: &ServerError, hint: &str) -> Failure {
-    let text = crate::json::escape_deceptive(error.text.trim());
-    let message = if text.is_empty() { format!("the portal answered {}", crate::method::shown(&error.code)) } else { text };
+    let message = match error.text.trim() {
+        "" => format!("the portal answered {}", crate::method::shown(&error.code)),
+        text => text.to_owned(),
+    };
     Failure::new(code, message).hint(hint).with("code", error.code.as_str())
 }
 
@@ -99,7 +101,7 @@ pub(super) fn batch_end(session: &Session, batch: &Batch, risks: &[Risk], answer
     let is_unknown =
         reading.commands.iter().zip(risks).any(|(command, risk)| *risk > Risk::Read && matches!(command.verdict, Verdict::Maybe(_)));
     let errors: Map<String, Value> = failures.iter().map(|(name, verdict)| ((*name).to_owned(), describe(verdict))).collect();
-    let names: Vec<&str> = failures.iter().map(|(name, _)| *name).collect();
+    let names: Vec<String> = failures.iter().map(|(name, _)| crate::method::shown(name)).collect();
     let (code, outcome) = if is_unknown { (Code::OutcomeUnknown, Outcome::Unknown) } else { (Code::Partial, Outcome::Partial) };
     let failure = Failure::new(code, format!("{} of {} commands failed: {}", names.len(), batch.commands.len(), names.join(", ")))
         .hint("Send only the failed commands again")
