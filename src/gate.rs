@@ -214,13 +214,20 @@ impl Admitted {
 
 impl Valid {
     fn rate(self, policy: &Policy) -> Rated {
-        let rate = |call: &Call| match (class_of(call), policy.allowlist.own_class(&call.method)) {
-            (None, Some(own)) => own,
-            (class, own) => risk::rate(&call.method, class, &call.params).max(own.unwrap_or(Risk::Read)),
-        };
-        let risks = self.request.calls().map(|(_, call)| rate(call)).collect();
+        let risks = classes(&self.request, policy);
         Rated { request: self.request, risks, oddities: self.oddities }
     }
+}
+
+/// Returns the class of each call of a request. Only the gate can do anything
+/// with it but show it.
+#[must_use]
+pub fn classes(request: &Request, policy: &Policy) -> Vec<Risk> {
+    let rate = |call: &Call| match (class_of(call), policy.allowlist.own_class(&call.method)) {
+        (None, Some(own)) => own,
+        (class, own) => risk::rate(&call.method, class, &call.params).max(own.unwrap_or(Risk::Read)),
+    };
+    request.calls().map(|(_, call)| rate(call)).collect()
 }
 
 impl Rated {

@@ -2,7 +2,7 @@
 
 use super::args::{Call, Global, Plan as PlanCommand};
 use super::connect::{Connected, Role, connect_as};
-use super::{Stop, help, label, notices, params, printed};
+use super::{Stop, help, label, notices, params, plans, printed};
 use crate::call::ShapeError;
 use crate::catalog;
 use crate::error::{Code, Failure, Outcome};
@@ -10,11 +10,11 @@ use crate::gate::{self, Consent, Proposal};
 use crate::host::Host;
 use crate::method::Method;
 use crate::output::{self, ErrorFormat};
+use crate::pipeline::review::Review;
 use crate::pipeline::{self, Completed, Handling};
 use crate::secret::MASK;
 use crate::settings::{self, Settings};
 use crate::store::ledger::Reuse;
-use crate::store::plans::{Plan, Plans};
 use crate::wire::auth::address_form;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
     let mut connected = connect_as(role, settings, host)?;
     if call.plans.plan_only {
         let plan = pipeline::plan(&mut connected.session, proposal).map_err(|failure| clean(&connected, failure))?;
-        return printed(output::value(host, &planned(&plan)));
+        return printed(output::value(host, &plans::planned(&plan, &connected.session.settings.policy)));
     }
     let handling = handling(call)(&connected.session.settings);
     let result = pipeline::run(&mut connected.session, proposal, &handling);
@@ -118,31 +118,7 @@ pub(super) fn plan_command(command: &PlanCommand, global: &Global, host: &mut Ho
         let handling = Handling { consent: consent.consent(), key: None, reuse: plain_reuse(&settings) };
         return execute(id, settings, move |_: &Settings| handling, Talk::default(), (host, format));
     }
-    let plans = plans(&settings, host)?;
-    let value = match command {
-        PlanCommand::List => {
-            let rows = plans.list()?.into_iter().map(|(plan, is_cancelled)| {
-                json!({"plan_id": plan.plan_id, "expires": plan.expires, "cancelled": is_cancelled, "profile": plan.profile, "portal": plan.portal, "steps": plan.preview})
-            });
-            json!({"schema": "b24.plans/1", "plans": rows.collect::<Value>()})
-        }
-        PlanCommand::Show { id } => json!({"schema": "b24.plan-shown/1", "plan": plans.load(id)?.1}),
-        PlanCommand::Cancel { id } => {
-            json!({"schema": "b24.plan-cancelled/1", "plan_id": plans.cancel(id, host.random.as_ref())?.as_str()})
-        }
-        PlanCommand::Prune => {
-            let pruned: Vec<String> = plans.prune(host.clock.now())?.iter().map(ToString::to_string).collect();
-            json!({"schema": "b24.plans-pruned/1", "pruned": pruned})
-        }
-        PlanCommand::Execute { .. } => return Ok(()),
-    };
-    printed(output::value(host, &value))
-}
-
-fn plans(settings: &Settings, host: &Host) -> Result<Plans, Failure> {
-    settings.state.prepare()?;
-    let key = settings.state.install_key(host.random.as_ref())?;
-    Ok(Plans::new(settings.plans_folder.clone(), key))
+    plans::run(command, &settings, host)
 }
 
 /// Returns the role in which a plan was made: it is bound to its user. What is
@@ -151,7 +127,7 @@ fn planned_role(id: &str, settings: &Settings, host: &Host) -> Result<Role, Fail
     if settings.credential.is_some() {
         return Ok(Role::Webhook);
     }
-    let plan = plans(settings, host)?.load(id);
+    let plan = plans::folder(settings, host)?.load(id);
     let method = plan.ok().and_then(|(_, plan)| plan.steps.into_iter().next()).map(|step| step.method);
     Ok(method.map_or(Role::Webhook, |method| role(&method, settings)))
 }
@@ -168,12 +144,6 @@ fn execute(
     let mut connected = connect_as(role, settings, host)?;
     let result = pipeline::execute_plan(&mut connected.session, id, &handling);
     finish(result, &connected, talk, (host, format))
-}
-
-/// Returns what `--plan-only` prints. The command to run next has no consent
-/// in it: that is for the user to give.
-fn planned(plan: &Plan) -> Value {
-    json!({"plan": plan, "next": {"execute_command": format!("b24 --execute-plan {}", plan.plan_id)}})
 }
 
 pub(super) fn plain_reuse(settings: &Settings) -> Reuse {
@@ -276,6 +246,7 @@ fn rehearse(call: &Call, proposal: &Proposal, settings: &Settings, host: &mut Ho
         return printed(output::text(host, &line));
     }
     let (risk, name) = (appraised.risk(), request.wire_name().to_owned());
+    let review = Review::of(request, appraised.risks()).to_value();
     let consent = appraised.confirm(&settings.policy, call.consent.consent(), false);
     let (state, plan_needed) = match &consent {
         Ok(_) => ("passed", false),
@@ -289,6 +260,7 @@ fn rehearse(call: &Call, proposal: &Proposal, settings: &Settings, host: &mut Ho
     let shown = json!({
         "schema": "b24.dry-run/1",
         "request": {"method": name, "url_masked": url, "risk": risk.text(), "body": body},
+        "review": review,
         "gates": gates,
         "requests": 1,
         "complete": consent.is_ok(),

@@ -2,16 +2,15 @@
 //! without asking a portal.
 
 use super::args::Global;
-use super::{Stop, printed};
+use super::{Stop, plans, printed};
 use crate::catalog::server_errors::{self, ServerError};
 use crate::catalog::{self, events};
-use crate::error::{Code, Exit, Failure};
+use crate::error::{Code, Coded, Exit, Failure};
 use crate::host::Host;
 use crate::ids::PlanId;
 use crate::method;
 use crate::output;
 use crate::settings;
-use crate::store::plans::Plans;
 use serde_json::{Value, json};
 
 /// Hexadecimal digits from which a word may be a record of the ledger.
@@ -109,14 +108,18 @@ fn of_plan(id: &PlanId, global: &Global, host: &mut Host) -> Result<Value, Stop>
     if !settings.plans_folder.is_dir() {
         return Ok(value);
     }
-    settings.state.prepare()?;
-    let key = settings.state.install_key(host.random.as_ref())?;
-    match Plans::new(settings.plans_folder, key).load(id.as_str()) {
+    match plans::folder(&settings, host)?.load(id.as_str()) {
         Ok((_, plan)) => {
             value["found"] = json!(true);
-            value["plan"] = json!({"profile": plan.profile, "portal": plan.portal, "expires": plan.expires, "steps": plan.preview});
+            value["plan"] = json!({"profile": plan.profile, "portal": plan.portal, "expires": plan.expires,
+                "steps": plans::lines(&plan, &settings.policy)});
         }
-        Err(error) => value["problem"] = json!(error.to_string()),
+        Err(error) => {
+            if error.code() == Code::PlanChanged {
+                value["state"] = json!("changed");
+            }
+            value["problem"] = json!(error.to_string());
+        }
     }
     Ok(value)
 }

@@ -13,6 +13,7 @@ mod inventory;
 mod label;
 mod listen;
 mod params;
+mod plans;
 mod policy;
 mod queue;
 mod records;

@@ -9,6 +9,7 @@
 mod attempt;
 pub mod inventory;
 mod record;
+pub mod review;
 mod settle;
 
 use crate::call::ShapeError;
@@ -16,7 +17,7 @@ use crate::catalog::Api;
 use crate::error::{Code, Failure, Outcome};
 use crate::gate::{self, Appraised, Consent, Decision, Identity, Proposal, QueueCall, Refusal, Reviewed};
 use crate::ids::{self, PlanId, Principal};
-use crate::method::Method;
+use crate::method::{self, Method};
 use crate::risk::Risk;
 use crate::session::Session;
 use crate::store::ledger::admin::AdminError;
@@ -25,6 +26,7 @@ use crate::store::ledger::{Done, Key, Reuse, Settlement};
 use crate::store::locked::StoreError;
 use crate::store::plans::{Binding, Plan, PlanError, Plans, Step};
 use crate::wire::answer::Reading;
+use review::Review;
 use serde_json::{Map, Value, json};
 
 /// How a caller wants one call to be handled.
@@ -61,8 +63,7 @@ pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Re
     let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
     let deprecated = appraised.deprecated();
     let oddities = appraised.oddities().to_vec();
-    let reviewed =
-        appraised.confirm(&session.settings.policy, handling.consent, false).map_err(|refusal| refuse(session, &name, refusal))?;
+    let reviewed = confirm(session, appraised, (&name, handling.consent))?;
     let identity = match &handling.key {
         Some(key) => Identity::Key(check_key(key)?),
         None => Identity::Auto,
@@ -73,10 +74,23 @@ pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Re
         completed.warnings.push(("deprecated", format!("the development of {name} has ended{instead}")));
     }
     for (command, problem) in oddities {
-        let place = if command.is_empty() { String::new() } else { format!("{command}: ") };
-        completed.warnings.push(("params", format!("{place}{} {}", problem.path, problem.problem)));
+        let place = if command.is_empty() { String::new() } else { format!("{}: ", method::shown(&command)) };
+        completed.warnings.push(("params", format!("{place}{} {}", method::shown(&problem.path), problem.problem)));
     }
     Ok(completed)
+}
+
+/// Asks for the consent that a call needs. Who is to give it is told what would
+/// be done.
+fn confirm(session: &Session, appraised: Appraised, (name, consent): (&str, Consent)) -> Result<Reviewed, Failure> {
+    let request = (appraised.risk() > Risk::Read).then(|| (appraised.request().clone(), appraised.risks().to_vec()));
+    appraised.confirm(&session.settings.policy, consent, false).map_err(|refusal| {
+        let failure = refuse(session, name, refusal);
+        match &request {
+            Some((request, risks)) => failure.with("review", Review::of(request, risks).short_lines()),
+            None => failure,
+        }
+    })
 }
 
 /// Runs a call of a worker of the offline queue. Its ledger record, which
@@ -131,9 +145,10 @@ pub fn plan(session: &mut Session, proposal: Proposal) -> Result<Plan, Failure> 
     let principal = principal(session)?;
     let tools = session.tools.clone();
     let binding = binding(session, &principal);
+    let preview = Review::of_step(&step, &session.settings.policy).lines();
     let plan = plans(session).create(
         &binding,
-        (vec![step], preview(&appraised)),
+        (vec![step], preview),
         session.settings.plan_ttl,
         (tools.clock.as_ref(), tools.random.as_ref()),
     )?;
@@ -154,7 +169,14 @@ pub fn execute_plan(session: &mut Session, id: &str, handling: &Handling) -> Res
             true => appraised.confirm(&session.settings.policy, handling.consent, true),
             false => Err(PlanError::Changed { plan: id.clone(), problem: "its class is another one now" }.into()),
         })
-        .map_err(|refusal| refuse(session, &step.method, refusal))?;
+        .map_err(|refusal| {
+            let is_consent = matches!(refusal, Refusal::Unconfirmed { .. });
+            let failure = refuse(session, &step.method, refusal);
+            match is_consent {
+                true => failure.with("review", Review::of_step(step, &session.settings.policy).short_lines()),
+                false => failure,
+            }
+        })?;
     let principal = principal(session)?;
     let checked = plan.check(&id, &binding(session, &principal), session.tools.clock.now());
     checked.map_err(|error| refuse(session, &step.method, error.into()))?;
@@ -184,18 +206,6 @@ fn step_of(appraised: &Appraised) -> Result<Step, Refusal> {
         params: request.body()?,
         risk: appraised.risk().text().to_owned(),
     })
-}
-
-/// Returns what a person should read before consenting: a line a call.
-fn preview(appraised: &Appraised) -> Vec<String> {
-    let lines = appraised.request().calls().zip(appraised.risks()).map(|((name, call), risk)| {
-        let label = if name.is_empty() { String::new() } else { format!("{name}: ") };
-        let params: String = crate::json::canonical(&call.params).chars().take(200).collect();
-        let effects = gate::effects(&call.name, call.api);
-        let words = ["purpose", "loses", "external_effect"].into_iter().filter_map(|key| effects.get(key)?.as_str().map(str::to_owned));
-        format!("{label}{} ({}): {}: {params}", call.name, risk.text(), words.collect::<Vec<_>>().join("; "))
-    });
-    lines.collect()
 }
 
 fn binding(session: &Session, principal: &Principal) -> Binding {

@@ -6,8 +6,17 @@
 //! once: its id is the ledger key of its write, and it counts as used when
 //! that record is dispatched, never before. A refused confirmation therefore
 //! burns nothing.
+//!
+//! What an unsealed file says is neither believed nor shown. The preview is
+//! under the seal, too, but what a person reads is made anew from the steps
+//! (`pipeline::review`): a plan of an earlier version shows what this one would.
 
-use crate::error::{Code, Coded};
+mod error;
+mod shelf;
+
+pub use error::PlanError;
+pub use shelf::{Cancelled, Kept, Pruned};
+
 use crate::host::{self, Clock, Random};
 use crate::ids::PlanId;
 use crate::json;
@@ -81,90 +90,6 @@ pub struct Step {
     pub risk: String,
 }
 
-/// Why a plan cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// Not an id.
-    #[error("{0} is not a plan id")]
-    NotAnId(String),
-    /// No such plan.
-    #[error("there is no plan {0}")]
-    NotFound(PlanId),
-    /// The file was changed.
-    #[error("the file of plan {plan} is not the one that was saved: {problem}")]
-    Changed {
-        /// The plan.
-        plan: PlanId,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// Too old.
-    #[error("plan {plan} expired at {expires}")]
-    Expired {
-        /// The plan.
-        plan: PlanId,
-        /// When.
-        expires: String,
-    },
-    /// Made in the future.
-    #[error("plan {plan} was made at {created}, which is in the future; check the clock")]
-    FromFuture {
-        /// The plan.
-        plan: PlanId,
-        /// When.
-        created: String,
-    },
-    /// Made for something else.
-    #[error("plan {plan} was made for the {what} {planned}, not {actual}")]
-    Foreign {
-        /// The plan.
-        plan: PlanId,
-        /// What differs.
-        what: &'static str,
-        /// In the plan.
-        planned: String,
-        /// Now.
-        actual: String,
-    },
-    /// Executed before.
-    #[error("plan {0} was executed already")]
-    Used(PlanId),
-    /// Cancelled.
-    #[error("plan {0} was cancelled")]
-    Cancelled(PlanId),
-    /// A file could not be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl Coded for PlanError {
-    fn code(&self) -> Code {
-        match self {
-            PlanError::NotAnId(_) => Code::Usage,
-            PlanError::NotFound(_) => Code::PlanNotFound,
-            PlanError::Changed { .. } => Code::PlanChanged,
-            PlanError::Expired { .. } | PlanError::FromFuture { .. } => Code::PlanExpired,
-            PlanError::Foreign { .. } => Code::PlanForeign,
-            PlanError::Used(_) => Code::PlanUsed,
-            PlanError::Cancelled(_) => Code::PlanCancelled,
-            PlanError::Store(error) => error.code(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            PlanError::NotAnId(_) | PlanError::NotFound(_) => "b24 plan list shows the plans".to_owned(),
-            PlanError::Used(id) => format!("b24 ledger show {id} prints what came of it"),
-            PlanError::Changed { .. }
-            | PlanError::Expired { .. }
-            | PlanError::FromFuture { .. }
-            | PlanError::Foreign { .. }
-            | PlanError::Cancelled(_) => "Make a new plan with --plan-only".to_owned(),
-            PlanError::Store(error) => return error.hint(),
-        })
-    }
-}
-
 /// What a plan is made for and checked against.
 #[derive(Debug, Clone)]
 pub struct Binding {
@@ -232,79 +157,47 @@ impl Plans {
         Ok(plan)
     }
 
-    /// Reads a plan once and checks that it is the one that was saved.
+    /// Reads a plan that may be executed: the one that was saved, and not
+    /// cancelled.
     pub fn load(&self, text: &str) -> Result<(PlanId, Plan), PlanError> {
         let id = PlanId::parse(text).ok_or_else(|| PlanError::NotAnId(crate::method::shown(text)))?;
-        if self.is_cancelled(&id)? {
-            return Err(PlanError::Cancelled(id));
+        let plan = Plans::understand(&id, self.sealed(&id)?)?;
+        match self.is_cancelled(&id)? {
+            true => Err(PlanError::Cancelled(id)),
+            false => Ok((id, plan)),
         }
-        let bytes = locked::read_if_exists(&self.path(&id))?.ok_or_else(|| PlanError::NotFound(id.clone()))?;
+    }
+
+    fn understand(id: &PlanId, sealed: Value) -> Result<Plan, PlanError> {
+        let changed = |problem| PlanError::Changed { plan: id.clone(), problem };
+        if !is_of_this_version(&sealed) {
+            return Err(changed("it was made by another version of b24"));
+        }
+        serde_json::from_value(sealed).map_err(|_| changed("its fields are not those of a plan"))
+    }
+
+    /// Reads a file once and checks that it is the one that was saved under
+    /// this id. Nothing of a file may be believed or shown before.
+    fn sealed(&self, id: &PlanId) -> Result<Value, PlanError> {
+        let Some(bytes) = locked::read_if_exists(&self.path(id))? else {
+            return Err(match self.is_cancelled(id)? {
+                true => PlanError::Cancelled(id.clone()),
+                false => PlanError::NotFound(id.clone()),
+            });
+        };
         let changed = |problem| PlanError::Changed { plan: id.clone(), problem };
         let text = std::str::from_utf8(&bytes).map_err(|_| changed("it is not UTF-8"))?;
         let value = json::parse_strict(text).map_err(|_| changed("it is not JSON"))?;
-        let plan: Plan = serde_json::from_str(text).map_err(|_| changed("its fields are not those of a plan"))?;
-        if plan.schema != SCHEMA || plan.b24.split('.').take(2).ne(env!("CARGO_PKG_VERSION").split('.').take(2)) {
-            return Err(changed("it was made by another version of b24"));
-        }
-        if plan.plan_id != id.as_str() {
-            return Err(changed("it bears another id"));
-        }
-        // Of what stands in the file, not of what was understood of it.
-        if digest(&value) != plan.digest {
+        let digest = digest(&value);
+        if value["digest"] != digest {
             return Err(changed("its digest does not fit"));
         }
-        let seal = hex::decode(&plan.seal).map_err(|_| changed("its seal does not fit"))?;
-        self.mac(&plan.digest).verify_slice(&seal).map_err(|_| changed("its seal does not fit"))?;
-        Ok((id, plan))
-    }
-
-    /// Returns every plan that can be read, newest first, and whether it was
-    /// cancelled.
-    pub fn list(&self) -> Result<Vec<(Plan, bool)>, StoreError> {
-        let mut plans = Vec::new();
-        for id in self.ids()? {
-            let Some(bytes) = locked::read_if_exists(&self.path(&id))? else { continue };
-            if let Ok(plan) = serde_json::from_slice::<Plan>(&bytes) {
-                plans.push((plan, self.is_cancelled(&id)?));
-            }
+        let seal = value["seal"].as_str().and_then(|seal| hex::decode(seal).ok()).unwrap_or_default();
+        self.mac(&digest).verify_slice(&seal).map_err(|_| changed("its seal does not fit"))?;
+        match value["plan_id"] == id.as_str() {
+            true => Ok(value),
+            false => Err(changed("it bears another id")),
         }
-        plans.reverse();
-        Ok(plans)
-    }
-
-    /// Marks a plan as not to be executed.
-    pub fn cancel(&self, text: &str, random: &dyn Random) -> Result<PlanId, PlanError> {
-        let (id, _) = self.load(text)?;
-        locked::create_durable(&self.cancelled_path(&id), b"", &temporary_name(random))?;
-        Ok(id)
-    }
-
-    /// Deletes plans that expired before `now`; returns their ids.
-    pub fn prune(&self, now: DateTime<Utc>) -> Result<Vec<PlanId>, StoreError> {
-        let mut pruned = Vec::new();
-        for id in self.ids()? {
-            let path = self.path(&id);
-            let Some(bytes) = locked::read_if_exists(&path)? else { continue };
-            let expires = serde_json::from_slice::<Plan>(&bytes).ok().and_then(|plan| parse_time(&plan.expires));
-            if expires.is_some_and(|expires| expires < now) {
-                std::fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
-                let _ = std::fs::remove_file(self.cancelled_path(&id));
-                pruned.push(id);
-            }
-        }
-        Ok(pruned)
-    }
-
-    fn ids(&self) -> Result<Vec<PlanId>, StoreError> {
-        let entries = match std::fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(StoreError::io("read", &self.folder)(error)),
-        };
-        let mut ids: Vec<PlanId> =
-            entries.filter_map(Result::ok).filter_map(|entry| PlanId::parse(entry.file_name().to_str()?.strip_suffix(".json")?)).collect();
-        ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        Ok(ids)
     }
 
     fn path(&self, id: &PlanId) -> PathBuf {
@@ -367,6 +260,12 @@ impl Plan {
             _ => Err(expired()),
         }
     }
+}
+
+/// A version may read the plans of those that differ in the last number only.
+fn is_of_this_version(sealed: &Value) -> bool {
+    let made_by = sealed["b24"].as_str().unwrap_or_default();
+    sealed["schema"] == SCHEMA && made_by.split('.').take(2).eq(env!("CARGO_PKG_VERSION").split('.').take(2))
 }
 
 fn parse_time(text: &str) -> Option<DateTime<Utc>> {

@@ -20,6 +20,7 @@ mod listen; // online events, end to end
 mod oauth; // one refresh for everybody, and no pair lost
 mod once; // many processes, one write
 mod pace; // the rate that all processes share
+mod plan_shown; // what a person reads of a plan
 mod plan_tricks; // tricks with saved plans
 mod plans; // saved plans: what they say is sent, once
 mod queue_campaign; // ten thousand events, none lost
