@@ -5,6 +5,7 @@ use super::connect::{Connected, Role, connect_as};
 use super::{Stop, help, label, notices, params, plans, printed};
 use crate::call::ShapeError;
 use crate::catalog;
+use crate::credential::Credential;
 use crate::error::{Code, Failure, Outcome};
 use crate::gate::{self, Consent, Proposal};
 use crate::host::Host;
@@ -238,11 +239,9 @@ fn rehearse(call: &Call, proposal: &Proposal, settings: &Settings, host: &mut Ho
     let request = appraised.request();
     let (url, body) = (masked_url(settings, request.wire_name(), request.api()), request.body().map_err(Failure::from)?);
     if call.request.curl {
-        let line = format!(
-            "curl -sS -X POST {} -H 'Content-Type: application/json' --data {}",
-            shell_url(settings, request.wire_name(), request.api()),
-            shell_quoted(&body.to_string())
-        );
+        let address = shell_url(settings, request.wire_name(), request.api());
+        let (header, data) = shell_token(settings, &body.to_string());
+        let line = format!("curl -sS -X POST {address} -H 'Content-Type: application/json'{header} --data {data}");
         return printed(output::text(host, &line));
     }
     let (risk, name) = (appraised.risk(), request.wire_name().to_owned());
@@ -294,10 +293,29 @@ fn masked_url(settings: &Settings, name: &str, api: crate::catalog::Api) -> Stri
 fn shell_url(settings: &Settings, name: &str, api: crate::catalog::Api) -> String {
     match &settings.credential {
         Some(Ok(credential)) => format!("\"{}\"", address_form(credential, name, api, "$B24_WEBHOOK_CODE")),
-        Some(Err(_)) | None => format!("\"https://$B24_DOMAIN/rest/$B24_WEBHOOK_USER_ID/$B24_WEBHOOK_CODE/{name}\""),
+        Some(Err(_)) | None => {
+            let segment = if api == crate::catalog::Api::V3 { "api/" } else { "" };
+            format!("\"https://$B24_DOMAIN/rest/{segment}$B24_WEBHOOK_USER_ID/$B24_WEBHOOK_CODE/{name}\"")
+        }
     }
 }
 
+/// Returns a further header and the body for a shell. A token stands in the
+/// body, as b24 sends it, or in a header where the body has no room for it.
+fn shell_token(settings: &Settings, body: &str) -> (&'static str, String) {
+    let is_token = matches!(settings.credential, Some(Ok(Credential::OAuth(_))));
+    match body.strip_prefix('{') {
+        _ if !is_token => ("", shell_quoted(body)),
+        None => (" -H \"Authorization: Bearer $B24_ACCESS_TOKEN\"", shell_quoted(body)),
+        Some(members) => {
+            let comma = if members == "}" { "" } else { "," };
+            ("", format!("'{{\"auth\":\"'\"$B24_ACCESS_TOKEN\"'\"{comma}'{}", shell_quoted(members)))
+        }
+    }
+}
+
+/// Quotes a text for a shell. JSON has no line end that a shell could take for
+/// the end of a command, and what prints nothing is escaped on its way out.
 fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

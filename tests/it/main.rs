@@ -10,6 +10,7 @@ mod call; // what one call does, for its user
 mod canary; // looks for secrets where none may be
 mod catalog; // the embedded facts are current
 mod crashes; // kill -9 at every point and any moment
+mod curl; // what --curl prints, run by a shell
 mod discover; // what there is, without asking a portal
 mod disk; // full, broken and foreign disks
 mod faults; // every fault of the portal
