@@ -38,4 +38,5 @@ mod secrets; // no secret comes out
 mod secrets_wire; // nor from portals that are not there or repeat it
 mod tidy; // rules about the source
 mod trigger; // events for handlers of one's own
+mod unseen; // no character that prints nothing comes out raw
 mod world; // the harness

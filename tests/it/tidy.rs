@@ -147,6 +147,22 @@ fn secrets_are_exposed_in_few_places() {
     }
 }
 
+/// What reaches a reader passes `output.rs`, which shows characters that print
+/// nothing. The others: the object of a signal, which is made there; event lines
+/// for a program; and what a handler says of itself.
+#[test]
+fn everything_is_printed_in_few_places() {
+    let homes = ["host.rs", "output.rs", "interrupt.rs", "queue/engine.rs", "queue/handler/process.rs"];
+    // Handed on to the engine, whose notes pass `output::note_to`.
+    let handed_on = ["cli/queue/work.rs"];
+    for (name, text) in sources() {
+        let code = code(&text);
+        let touches = ["host.out", "host.err", ".out, \"", "streams.out", "io::stdout", "io::stderr", "print!(", "println!("];
+        let touches = touches.iter().any(|way| code.replace("host.out_is", "").replace("host.err_is", "").contains(way));
+        assert!(!touches || homes.contains(&name.as_str()) || handed_on.contains(&name.as_str()), "{name} prints past output.rs");
+    }
+}
+
 #[test]
 fn a_permit_is_spent_and_taken_back_in_one_place_each() {
     for (call, home) in
