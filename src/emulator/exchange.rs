@@ -32,8 +32,17 @@ pub(super) enum Answered {
     Whole(Reply),
     /// The headers announce all of it, half of it is sent.
     Truncated(Reply),
+    /// As many more bytes of white space stand before it, announced or not.
+    Padded(Reply, u64, Announced),
     /// The connection is closed without a byte.
     Dropped,
+}
+
+/// Whether the length of an answer is told before it.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Announced {
+    Yes,
+    No,
 }
 
 /// Carries a request through.
@@ -52,7 +61,7 @@ pub(super) async fn exchange(shared: Arc<Shared>, incoming: Incoming) -> Answere
     };
     let mut answered = perform(&shared, job).await;
     let status = match &mut answered {
-        Answered::Whole(reply) | Answered::Truncated(reply) => {
+        Answered::Whole(reply) | Answered::Truncated(reply) | Answered::Padded(reply, ..) => {
             reply.headers.extend(echo);
             SeenStatus::Answered(reply.status)
         }
@@ -137,8 +146,8 @@ fn refused(fault: Option<&FaultKind>) -> Option<Answered> {
         FaultKind::DropBeforeExecuting => Some(Answered::Dropped),
         FaultKind::Html502 => Some(Answered::Whole(Reply::page(502, "Bad Gateway"))),
         FaultKind::Html403 => Some(Answered::Whole(Reply::page(403, "Forbidden"))),
-        FaultKind::Redirect { location } => {
-            let mut reply = Reply::page(302, "Found");
+        FaultKind::Redirect { status, location } => {
+            let mut reply = Reply::page(*status, "Found");
             reply.headers.push(("Location", location.clone()));
             Some(Answered::Whole(reply))
         }
@@ -157,6 +166,8 @@ fn refused(fault: Option<&FaultKind>) -> Option<Answered> {
         | FaultKind::InternalError
         | FaultKind::EmptyBody200
         | FaultKind::Garbage200
+        | FaultKind::Answer { .. }
+        | FaultKind::Padded { .. }
         | FaultKind::LoneSurrogate => None,
     }
 }
@@ -167,6 +178,14 @@ fn spoiled(fault: Option<&FaultKind>, mut reply: Reply) -> Answered {
     match fault {
         FaultKind::ExecuteThenDrop => return Answered::Dropped,
         FaultKind::TruncatedJson => return Answered::Truncated(reply),
+        FaultKind::Padded { mib, announced } => {
+            let announced = if *announced { Announced::Yes } else { Announced::No };
+            return Answered::Padded(reply, u64::from(*mib) << 20, announced);
+        }
+        FaultKind::Answer { status, body } => {
+            reply.status = *status;
+            reply.body = body.clone().unwrap_or(reply.body);
+        }
         FaultKind::ExecuteThen500 => reply = Reply { body: String::new(), ..Reply::page(500, "") },
         FaultKind::ExecuteThenHtml502 => reply = Reply::page(502, "Bad Gateway"),
         FaultKind::InternalError => {

@@ -46,8 +46,10 @@ pub enum FaultKind {
         /// How long, in milliseconds.
         ms: u64,
     },
-    /// Answers 302; nothing is executed.
+    /// Answers 302, or another redirect; nothing is executed.
     Redirect {
+        /// The HTTP status.
+        status: u16,
         /// The `Location`.
         location: String,
     },
@@ -67,6 +69,20 @@ pub enum FaultKind {
         status: u16,
         /// The `error`.
         code: String,
+    },
+    /// Executes, then answers with a status and body of choice.
+    Answer {
+        /// The HTTP status.
+        status: u16,
+        /// The body; `None` for the true one.
+        body: Option<String>,
+    },
+    /// Executes; the answer carries more bytes than it needs.
+    Padded {
+        /// How many more, in MiB.
+        mib: u32,
+        /// Whether the length is announced; else the body comes in chunks.
+        announced: bool,
     },
     /// Executes, then answers 500 `INTERNAL_SERVER_ERROR`.
     InternalError,
@@ -91,13 +107,15 @@ pub fn fault_kinds() -> &'static [(&'static str, &'static str)] {
         ("truncated-json", "Execute, send half of the answer, close the connection"),
         ("slow", "Execute, then wait ms=N (1000) before the answer"),
         ("slow-before", "Wait ms=N (1000), then execute"),
-        ("redirect", "Answer 302 to location=URL; not executed"),
+        ("redirect", "Answer status=N (302) to location=URL; not executed"),
         ("query-limit", "Answer 503 QUERY_LIMIT_EXCEEDED; not executed"),
         ("overload", "Answer 503 OVERLOAD_LIMIT; not executed"),
         ("operation-time-limit", "Answer 429 OPERATION_TIME_LIMIT; not executed"),
         ("expired-token", "Answer 401 expired_token; not executed"),
         ("method-confirm", "Answer 401 METHOD_CONFIRM_WAITING; not executed"),
         ("error", "Answer status=N (400) and code=WORD (ERROR_CORE); not executed"),
+        ("answer", "Execute, then answer status=N (200), with body=TEXT in place of the true one"),
+        ("padded", "Execute; the answer carries mib=N (1) more, in chunks with chunked=1"),
         ("internal-error", "Execute, then answer 500 INTERNAL_SERVER_ERROR"),
         ("empty-body-200", "Execute, then answer 200 without a body"),
         ("garbage-200", "Execute, then answer 200 with something that is no JSON"),
@@ -125,6 +143,8 @@ impl FaultKind {
             | FaultKind::Slow { .. }
             | FaultKind::SlowBefore { .. }
             | FaultKind::Redirect { .. }
+            | FaultKind::Answer { .. }
+            | FaultKind::Padded { .. }
             | FaultKind::InternalError
             | FaultKind::EmptyBody200
             | FaultKind::Garbage200
@@ -188,17 +208,19 @@ fn kind_of(name: &str, settings: &mut Settings) -> Result<FaultKind, FaultError>
         "truncated-json" => FaultKind::TruncatedJson,
         "slow" => FaultKind::Slow { ms: settings.wait_ms()? },
         "slow-before" => FaultKind::SlowBefore { ms: settings.wait_ms()? },
-        "redirect" => FaultKind::Redirect { location: settings.take("location").unwrap_or_else(|| "https://moved.example/".to_owned()) },
+        "redirect" => FaultKind::Redirect {
+            status: settings.status(302)?,
+            location: settings.take("location").unwrap_or_else(|| "https://moved.example/".to_owned()),
+        },
+        "answer" => FaultKind::Answer { status: settings.status(200)?, body: settings.take("body") },
+        "padded" => FaultKind::Padded { mib: settings.number("mib")?.unwrap_or(1), announced: settings.number("chunked")? != Some(1) },
         "query-limit" => FaultKind::QueryLimit,
         "overload" => FaultKind::Overload,
         "operation-time-limit" => FaultKind::OperationTimeLimit,
         "expired-token" => FaultKind::ExpiredToken,
         "method-confirm" => FaultKind::MethodConfirm,
         "error" => {
-            let status = settings.number("status")?.unwrap_or(400);
-            let valid = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
-            let status = valid.ok_or_else(|| FaultError::Setting(format!("status={status}")))?;
-            FaultKind::Error { status, code: settings.take("code").unwrap_or_else(|| "ERROR_CORE".to_owned()) }
+            FaultKind::Error { status: settings.status(400)?, code: settings.take("code").unwrap_or_else(|| "ERROR_CORE".to_owned()) }
         }
         "internal-error" => FaultKind::InternalError,
         "empty-body-200" => FaultKind::EmptyBody200,
@@ -238,6 +260,12 @@ impl Settings {
 
     fn number(&mut self, name: &str) -> Result<Option<u32>, FaultError> {
         self.take(name).map(|value| value.parse().map_err(|_| FaultError::Setting(format!("{name}={value}")))).transpose()
+    }
+
+    fn status(&mut self, default: u16) -> Result<u16, FaultError> {
+        let Some(status) = self.number("status")? else { return Ok(default) };
+        let valid = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
+        valid.ok_or_else(|| FaultError::Setting(format!("status={status}")))
     }
 
     fn wait_ms(&mut self) -> Result<u64, FaultError> {
@@ -301,7 +329,9 @@ mod tests {
         let fault: Fault = "crm.lead.add:execute-then-drop:times=1:skip=2".parse().unwrap();
         assert_eq!((fault.kind, fault.times, fault.skip), (FaultKind::ExecuteThenDrop, Some(1), 2));
         let fault: Fault = "*:redirect:location=https://a.example:8443/x?y=1:times=3".parse().unwrap();
-        assert_eq!(fault.kind, FaultKind::Redirect { location: "https://a.example:8443/x?y=1".to_owned() });
+        assert_eq!(fault.kind, FaultKind::Redirect { status: 302, location: "https://a.example:8443/x?y=1".to_owned() });
+        let fault: Fault = r#"crm.lead.add:answer:status=303:body={"result":1,"error":"X"}:times=1"#.parse().unwrap();
+        assert_eq!(fault.kind, FaultKind::Answer { status: 303, body: Some(r#"{"result":1,"error":"X"}"#.to_owned()) });
         let fault: Fault = "oauth.token:error:status=400:code=invalid_grant".parse().unwrap();
         assert_eq!(fault.kind, FaultKind::Error { status: 400, code: "invalid_grant".to_owned() });
     }

@@ -1,6 +1,6 @@
 //! HTTP/1.1 on loopback.
 
-use super::exchange::{Answered, Shared, exchange};
+use super::exchange::{Announced, Answered, Shared, exchange};
 use super::execute::Reply;
 use super::request::Incoming;
 use bytes::Bytes;
@@ -74,6 +74,10 @@ async fn answer(shared: Arc<Shared>, request: Request<RequestBody>) -> Result<Re
     match exchange(shared, incoming).await {
         Answered::Whole(reply) => response(reply, Cut::No),
         Answered::Truncated(reply) => response(reply, Cut::InTheMiddle),
+        Answered::Padded(mut reply, padding, announced) => {
+            let body = AnswerBody::padded(std::mem::take(&mut reply.body).into(), padding, announced);
+            response(reply, Cut::No).map(|answer| answer.map(|_| body))
+        }
         Answered::Dropped => Err(Dropped),
     }
 }
@@ -108,9 +112,14 @@ enum Cut {
 
 /// A body that can break off half-way, behind a header that announced all.
 struct AnswerBody {
-    length: u64,
+    length: Option<u64>,
+    /// How many bytes of white space are still to come before the content.
+    padding: u64,
     stage: Stage,
 }
+
+/// How much white space is sent at a time.
+static WHITE: [u8; 64 * 1024] = [b' '; 64 * 1024];
 
 enum Stage {
     Whole(Bytes),
@@ -129,7 +138,13 @@ impl AnswerBody {
             Cut::No if content.is_empty() => Stage::Done,
             Cut::No => Stage::Whole(content),
         };
-        AnswerBody { length, stage }
+        AnswerBody { length: Some(length), padding: 0, stage }
+    }
+
+    /// A JSON document may begin with white space, of any length.
+    fn padded(content: Bytes, padding: u64, announced: Announced) -> AnswerBody {
+        let length = (announced == Announced::Yes).then(|| content.len() as u64 + padding);
+        AnswerBody { length, padding, stage: Stage::Whole(content) }
     }
 }
 
@@ -138,6 +153,11 @@ impl Body for AnswerBody {
     type Error = Dropped;
 
     fn poll_frame(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
+        if self.padding > 0 {
+            let part = usize::try_from(self.padding).unwrap_or(usize::MAX).min(WHITE.len());
+            self.padding -= part as u64;
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&WHITE[..part])))));
+        }
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Whole(content) => Poll::Ready(Some(Ok(Frame::data(content)))),
             Stage::Half(content) => {
@@ -159,6 +179,6 @@ impl Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.length)
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -6,9 +6,13 @@ use crate::error::{Code, Failure, Outcome};
 use crate::risk::Risk;
 use crate::store::ledger::Settlement;
 use crate::store::operating::OperatingSeen;
-use crate::wire::answer::{Answer, Obstacle, Reading, ServerError, Time, Verdict, operating_reset_in, refusal_code};
+use crate::wire::answer::{Answer, Reading, ServerError, Time, operating_reset_in};
 use crate::wire::batch_answer::BatchReading;
+use crate::wire::judge::{Obstacle, Verdict, refusal_code};
 use serde_json::{Map, Value, json};
+
+/// What to do about a write whose outcome nobody knows.
+const LOOK: &str = "Look on the portal whether it happened; then a person runs b24 ledger resolve";
 
 /// Turns the verdict about one call into its ledger line.
 pub(super) fn settlement(verdict: &Verdict, status: u16, success: impl FnOnce() -> Settlement) -> Settlement {
@@ -83,14 +87,15 @@ pub(super) struct BatchEnd {
 
 /// Reads the answer of a batch that was answered with success.
 pub(super) fn batch_end(session: &Session, batch: &Batch, risks: &[Risk], answer: &Answer) -> BatchEnd {
-    let reading = Reading::of(&answer.body).and_then(|reading| BatchReading::of(batch, reading.result?));
+    let result = Reading::of(&answer.body).and_then(|reading| reading.result);
+    let reading = result.and_then(|result| BatchReading::of(batch, result).ok());
     let Some(reading) = reading else {
         let why = "the answer to the batch cannot be understood";
         let settlements = risks.iter().map(|_| Some(Settlement::Unknown(why.to_owned()))).collect();
         return BatchEnd { settlements, outcome: Outcome::Unknown, failure: Some(unknown(why)) };
     };
     let settlements = reading.commands.iter().zip(risks).map(|(command, risk)| {
-        let success = || super::success(session, command.result.as_deref().unwrap_or("null").as_bytes());
+        let success = || super::success(session, command.result.unwrap_or("null").as_bytes());
         (*risk > Risk::Read).then(|| settlement(&command.verdict, answer.status, success))
     });
     let settlements = settlements.collect();
@@ -104,9 +109,12 @@ pub(super) fn batch_end(session: &Session, batch: &Batch, risks: &[Risk], answer
     let names: Vec<String> = failures.iter().map(|(name, _)| crate::method::shown(name)).collect();
     let (code, outcome) = if is_unknown { (Code::OutcomeUnknown, Outcome::Unknown) } else { (Code::Partial, Outcome::Partial) };
     let failure = Failure::new(code, format!("{} of {} commands failed: {}", names.len(), batch.commands.len(), names.join(", ")))
-        .hint("Send only the failed commands again")
         .with("errors", errors)
         .sent(outcome);
+    let failure = match is_unknown {
+        true => failure.hint(LOOK).with("retry", json!({"safe": false})),
+        false => failure.hint("Send only the failed commands again"),
+    };
     BatchEnd { settlements, outcome, failure: Some(failure) }
 }
 
@@ -122,7 +130,7 @@ fn describe(verdict: &Verdict) -> Value {
 /// Makes the failure of a write whose outcome nobody knows.
 pub(super) fn unknown(why: &str) -> Failure {
     Failure::new(Code::OutcomeUnknown, format!("the write was sent and no trustworthy answer came: {why}"))
-        .hint("Look on the portal whether it happened; then a person runs b24 ledger resolve")
+        .hint(LOOK)
         .with("retry", json!({"safe": false}))
         .sent(Outcome::Unknown)
 }

@@ -15,6 +15,7 @@ use crate::ids::{self, Portal, Principal};
 use crate::secret::{Redactor, Secret};
 use crate::store::locked::StoreError;
 use crate::store::tokens::{Pair, TokenLine};
+use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -248,27 +249,41 @@ fn request_tokens(oauth: &OAuth, client: &str, secret: &Secret, token: &Secret, 
     read_tokens(answer.status, &answer.body, &redactor)
 }
 
-/// Reads the new pair. An error word that echoes a secret is masked before it
-/// is shortened; the pair itself may well be the old one again.
+/// What a token endpoint answers; a key that stands twice makes it unreadable.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    error: Option<Value>,
+    access_token: Option<Value>,
+    refresh_token: Option<Value>,
+    user_id: Option<Value>,
+    member_id: Option<Value>,
+}
+
+/// Reads the new pair. Tokens and an error at once prove neither, and so does a
+/// status that a proxy could have given. An error word that echoes a secret is
+/// masked before it is shortened; the pair itself may well be the old one again.
 fn read_tokens(status: u16, body: &[u8], redactor: &Redactor) -> Result<Pair, AuthError> {
     let lost = || AuthError::Unknown(format!("HTTP status {status}"));
-    let value: Value = serde_json::from_slice(body).map_err(|_| lost())?;
-    let text = |name: &str| match &value[name] {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+    let answer: TokenAnswer = serde_json::from_slice(body).map_err(|_| lost())?;
+    let text = |value: &Option<Value>| match value {
+        Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+        Some(Value::Number(number)) => Some(number.to_string()),
         _ => None,
     };
-    if let Some(error) = text("error") {
-        return Err(match error.to_ascii_lowercase().as_str() {
-            "invalid_grant" | "bad_verification_code" => AuthError::LoginNeeded(error),
-            _ if status >= 500 => AuthError::Unknown(format!("{} with HTTP status {status}", redactor.redact_text(&error))),
-            _ => AuthError::Refused(crate::method::shown(&redactor.redact_text(&error))),
-        });
-    }
-    match (text("access_token"), text("refresh_token")) {
-        (Some(access), Some(refresh)) if status < 300 => {
-            let user = text("user_id").as_deref().and_then(ids::user_id);
-            Ok(Pair { access: Secret::new(access), refresh: Some(Secret::new(refresh)), user, member: text("member_id") })
+    let tokens = (text(&answer.access_token), text(&answer.refresh_token));
+    match (&answer.error, tokens) {
+        (None, (Some(access), Some(refresh))) if (200..=203).contains(&status) => {
+            let user = text(&answer.user_id).as_deref().and_then(ids::user_id);
+            Ok(Pair { access: Secret::new(access), refresh: Some(Secret::new(refresh)), user, member: text(&answer.member_id) })
+        }
+        (Some(_), (None, None)) if answer.access_token.is_none() && answer.refresh_token.is_none() => {
+            let error = text(&answer.error).ok_or_else(lost)?;
+            let is_definite = (200..=203).contains(&status) || ((400..500).contains(&status) && ![408, 425, 429].contains(&status));
+            Err(match error.to_ascii_lowercase().as_str() {
+                _ if !is_definite => AuthError::Unknown(format!("{} with HTTP status {status}", redactor.redact_text(&error))),
+                "invalid_grant" | "bad_verification_code" => AuthError::LoginNeeded(error),
+                _ => AuthError::Refused(crate::method::shown(&redactor.redact_text(&error))),
+            })
         }
         _ => Err(lost()),
     }
@@ -296,6 +311,20 @@ mod tests {
         assert!(matches!(read_tokens(200, b"{}", &Redactor::default()), Err(AuthError::Unknown(_))));
         let pair = read_tokens(200, br#"{"access_token":"a","refresh_token":"b","user_id":67}"#, &Redactor::default()).unwrap();
         assert_eq!(pair.user.as_deref(), Some("67"));
+        for (status, body) in [
+            (200, r#"{"access_token":"a","refresh_token":"b","error":"invalid_grant"}"#),
+            (400, r#"{"access_token":"a","refresh_token":"b"}"#),
+            (400, r#"{"access_token":"a","error":"invalid_grant"}"#),
+            (400, r#"{"error":"invalid_grant","error":"x"}"#),
+            (400, r#"{"error":["invalid_grant"]}"#),
+            (302, r#"{"error":"invalid_grant"}"#),
+            (304, r#"{"error":"invalid_grant"}"#),
+            (429, r#"{"error":"invalid_grant"}"#),
+            (503, r#"{"error":"invalid_grant"}"#),
+            (206, r#"{"access_token":"a","refresh_token":"b"}"#),
+        ] {
+            assert!(matches!(read_tokens(status, body.as_bytes(), &Redactor::default()), Err(AuthError::Unknown(_))), "{status} {body}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod batch_answer;
 mod client;
 pub mod deliver;
+pub mod judge;
 pub mod retry;
 pub mod target;
 pub mod transport;

@@ -1,7 +1,7 @@
 //! Whether and when an attempt is repeated: pure, so that every row of the
 //! table can be tested.
 
-use super::answer::{Obstacle, Verdict};
+use super::judge::{Obstacle, Verdict};
 use crate::host::Random;
 use std::time::Duration;
 

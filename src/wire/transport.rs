@@ -1,9 +1,11 @@
 //! The only sender of method calls: it takes a [`Departure`] and says what
 //! came of it.
 
-use super::answer::{Answer, Obstacle, Reading, ServerError, Verdict, judge};
+use super::answer::{Answer, Form, Reading, ServerError};
 use super::auth::{Authorized, Authorizer};
+use super::batch_answer::BatchReading;
 use super::client::{self, Failed};
+use super::judge::{Verdict, judge};
 use super::retry::Ended;
 use crate::call::{Request, ShapeError};
 use crate::catalog::Api;
@@ -101,29 +103,39 @@ fn verdict(flight: &Flight, answer: &Answer) -> Verdict {
     let is_document = answer.status == 200
         && request.api() == Api::V3
         && ["documentation", "rest.documentation.openapi"].contains(&request.wire_name())
-        && reading.as_ref().is_some_and(|reading| reading.error.is_none());
+        && reading.as_ref().is_some_and(|reading| reading.error.is_none() && reading.contradiction.is_none());
     if is_document {
         return Verdict::Success;
     }
-    let verdict = judge(answer, reading.as_ref());
+    let judged = judge(answer, reading.as_ref());
+    let (result, error) = reading.map_or((None, None), |reading| (reading.result, reading.error));
+    let verdict = match (judged, request, result) {
+        (Verdict::Success, Request::Batch(batch), Some(result)) => match BatchReading::of(batch, result) {
+            Ok(_) => Verdict::Success,
+            Err(why) => Verdict::Maybe(why.to_owned()),
+        },
+        (verdict, _, _) => verdict,
+    };
     let is_writing_batch_v3 =
         matches!(request, Request::Batch(_)) && request.api() == Api::V3 && flight.risks().iter().any(|risk| *risk > Risk::Read);
-    if is_writing_batch_v3 { doubt(verdict) } else { verdict }
+    if is_writing_batch_v3 { doubt(verdict, error.as_ref()) } else { verdict }
 }
 
 /// An error of one command of a v3 batch ends the batch; whether the commands
 /// before it are rolled back is not documented. Only errors that the batch
 /// itself is turned away with, which keep the form of v2, prove that nothing
 /// ran.
-fn doubt(verdict: Verdict) -> Verdict {
-    let is_of_a_command = |error: &ServerError| error.code.to_ascii_uppercase().starts_with("BITRIX_REST_V3_");
-    match verdict {
-        Verdict::Refused(error) => {
-            Verdict::Maybe(format!("a command of the v3 batch was refused ({}); earlier ones may have run", error.code))
-        }
-        Verdict::NotExecuted(Obstacle::Auth(error) | Obstacle::MethodNotFound(error)) if is_of_a_command(&error) => {
-            Verdict::Maybe(format!("a command of the v3 batch was refused ({}); earlier ones may have run", error.code))
-        }
-        other => other,
+fn doubt(verdict: Verdict, error: Option<&ServerError>) -> Verdict {
+    let is_of_a_command =
+        |error: &ServerError| error.form == Form::Object || error.code.to_ascii_uppercase().starts_with("BITRIX_REST_V3_");
+    match (verdict, error) {
+        (Verdict::Refused(_), Some(error)) => of_a_command(error),
+        (Verdict::NotExecuted(_), Some(error)) if is_of_a_command(error) => of_a_command(error),
+        (other, _) => other,
     }
+}
+
+fn of_a_command(error: &ServerError) -> Verdict {
+    let code = crate::method::shown(&error.code);
+    Verdict::Maybe(format!("a command of the v3 batch was refused ({code}); earlier ones may have run"))
 }

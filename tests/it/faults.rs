@@ -60,6 +60,10 @@ const ROWS: &[Row] = &[
     row("method-confirm", 0, [NotRun(4); 4]),
     // Whether a v3 batch is rolled back is not documented.
     row("error", 0, [Refused, Refused, Unknown, NotRun(1)]),
+    row("answer", 1, [Done(1); 4]),
+    row("answer:status=303", 1, LOST),
+    row("padded", 1, [Done(1); 4]),
+    row("padded:chunked=1", 1, [Done(1); 4]),
     row("internal-error", 1, LOST),
     row("empty-body-200", 1, LOST),
     row("garbage-200", 1, LOST),

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read their own switches and measure their own waits")]
 #![allow(clippy::print_stdout, reason = "a campaign says what it counted")]
 
+mod answers; // answers that prove nothing
 mod bypass; // tricks against the gate, by the call itself
 mod bypass_setup; // by profile, environment and files
 mod call; // what one call does, for its user
