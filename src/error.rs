@@ -55,6 +55,7 @@ codes! {
     HandlerUnusable "handler_unusable" Usage "The command that is to handle events does not work for any of them";
     RateLimited "rate_limited" Temporary "No slot of the rate limit was free in time";
     OperatingLimited "operating_limited" Temporary "The method used up its operating time on the portal";
+    AnswerTooLarge "answer_too_large" ApiError "The portal's answer to a read is larger than --max-answer";
     Temporary "temporary" Temporary "A read got no usable answer from the portal";
     Offline "offline" Temporary "No connection to the portal could be made; nothing was sent";
     LockBusy "lock_busy" Temporary "Another process kept a state file locked for too long";

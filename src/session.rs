@@ -170,7 +170,7 @@ impl Session {
     pub fn prepare_sender(&mut self) -> Result<(), Failure> {
         if self.transport.is_none() {
             let limits = &self.settings.limits;
-            let made = Transport::new(&self.portal, limits.timeout, self.settings.ca_file.as_deref());
+            let made = Transport::new(&self.portal, limits, self.settings.ca_file.as_deref());
             self.transport = Some(made.map_err(|problem| {
                 Failure::new(Code::ConfigInvalid, format!("the HTTP client cannot be set up: {problem}"))
                     .hint("Check B24_CA_FILE and the proxy variables")
@@ -190,7 +190,7 @@ impl Session {
         let limits = &self.settings.limits;
         let tools = RefreshTools {
             random: self.tools.random.as_ref(),
-            wait: limits.max_wait.max(limits.timeout),
+            wait: limits.max_wait,
             timeout: limits.timeout,
             ca_file: self.settings.ca_file.as_deref(),
         };

@@ -6,6 +6,7 @@
 //! profile says. Every guard that is loosened is named in the audit.
 
 mod resolver;
+pub mod size;
 
 use crate::catalog::Api;
 use crate::credential::{Credential, CredentialError, Sources};
@@ -73,6 +74,8 @@ pub struct Options {
     pub timeout: Option<u64>,
     /// `--max-wait`, in seconds.
     pub max_wait: Option<u64>,
+    /// `--max-answer`, such as `64MB`.
+    pub max_answer: Option<String>,
     /// `--max-attempts`.
     pub max_attempts: Option<u32>,
     /// `--retry none`.
@@ -103,6 +106,8 @@ pub struct Limits {
     pub timeout: Duration,
     /// All waiting of a call.
     pub max_wait: Duration,
+    /// Bytes of one answer.
+    pub max_answer: u64,
     /// Attempts of a read, the first included.
     pub read_attempts: u32,
     /// Attempts of a write, the first included.

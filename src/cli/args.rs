@@ -269,9 +269,12 @@ pub(super) struct LimitArgs {
     /// Seconds that one attempt may take
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
-    /// Seconds that the call may wait in all
+    /// Seconds that the call may wait in all, for slots, locks and retries
     #[arg(long, value_name = "SECONDS")]
     pub(super) max_wait: Option<u64>,
+    /// Largest answer that is taken, for example 64MB
+    #[arg(long, value_name = "SIZE")]
+    pub(super) max_answer: Option<String>,
     /// Attempts at most, the first included
     #[arg(long, value_name = "N")]
     pub(super) max_attempts: Option<u32>,
@@ -438,6 +441,7 @@ impl Call {
             rate: self.limits.rate,
             timeout: self.limits.timeout,
             max_wait: self.limits.max_wait,
+            max_answer: self.limits.max_answer.clone(),
             max_attempts: self.limits.max_attempts,
             no_retry: self.limits.retry.as_deref() == Some("none"),
             api: self.api(),

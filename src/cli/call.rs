@@ -16,6 +16,7 @@ use crate::pipeline::{self, Completed, Handling};
 use crate::secret::MASK;
 use crate::settings::{self, Settings};
 use crate::store::ledger::Reuse;
+use crate::store::patience;
 use crate::wire::auth::address_form;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
         return help::packs(None, host);
     }
     let settings = settings::resolve(&call.options(global), host)?;
+    let _patience = patience::begin(settings.limits.max_wait);
     if !call.request.quiet {
         notices(&settings, host, format);
     }
@@ -115,6 +117,7 @@ fn locally_checked(proposal: Proposal, settings: &Settings) -> Result<Proposal, 
 /// `b24 plan …`.
 pub(super) fn plan_command(command: &PlanCommand, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
     let settings = settings::resolve(&global.options(), host)?;
+    let _patience = patience::begin(settings.limits.max_wait);
     if let PlanCommand::Execute { id, consent } = command {
         let handling = Handling { consent: consent.consent(), key: None, reuse: plain_reuse(&settings) };
         return execute(id, settings, move |_: &Settings| handling, Talk::default(), (host, format));

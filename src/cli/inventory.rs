@@ -14,6 +14,7 @@ use crate::pipeline::inventory::{Question, ask};
 use crate::risk::Risk;
 use crate::session::Session;
 use crate::settings;
+use crate::store::patience;
 use crate::store::plans::catalog_digest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -29,6 +30,7 @@ pub(super) fn run(command: &CatalogCommand, global: &Global, host: &mut Host) ->
         CatalogCommand::Info => printed(output::value(host, &info())),
         CatalogCommand::Diff { full, detailed_exitcode } => {
             let settings = settings::resolve(&global.options(), host)?;
+            let _patience = patience::begin(settings.limits.max_wait);
             let mut connected = connect(settings, host)?;
             let differences = diff(&mut connected.session)?;
             let differs = differences.iter().any(|difference| !difference.is_empty());

@@ -12,11 +12,13 @@ use crate::settings;
 use crate::store::audit::{AuditLog, Durability};
 use crate::store::ledger::record::Verdict;
 use crate::store::locked::StoreError;
+use crate::store::patience;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 pub(super) fn ledger(command: &LedgerCommand, global: &Global, host: &mut Host) -> Result<(), Stop> {
     let settings = settings::resolve(&global.options(), host)?;
+    let _patience = patience::begin(settings.limits.max_wait);
     let mut connected = connect(settings, host)?;
     let principal = pipeline::principal(&mut connected.session)?;
     let ledger = connected.session.ledger(&principal);
@@ -60,6 +62,7 @@ fn record(session: &Session, fields: &Value) -> Result<(), StoreError> {
 
 pub(super) fn audit(command: &Audit, global: &Global, host: &mut Host) -> Result<(), Stop> {
     let settings = settings::resolve(&global.options(), host)?;
+    let _patience = patience::begin(settings.limits.max_wait);
     let log = AuditLog::open(settings.audit, Arc::clone(&host.clock), Arc::clone(&host.random));
     match command {
         Audit::Tail { lines } => {
@@ -84,6 +87,7 @@ pub(super) fn audit(command: &Audit, global: &Global, host: &mut Host) -> Result
 
 pub(super) fn limits(action: &str, global: &Global, host: &mut Host) -> Result<(), Stop> {
     let settings = settings::resolve(&global.options(), host)?;
+    let _patience = patience::begin(settings.limits.max_wait);
     let connected = connect(settings, host)?;
     let session = &connected.session;
     if action == "reset" {

@@ -8,6 +8,7 @@ use crate::gate::{ClearedCall, NotDeparted};
 use crate::risk::Risk;
 use crate::store::limiter::Slot;
 use crate::store::locked::StoreError;
+use crate::store::patience;
 use crate::wire::answer::{Answer, Reading};
 use crate::wire::judge::{Obstacle, Verdict};
 use crate::wire::retry::{self, Ended, Next};
@@ -17,13 +18,13 @@ use std::time::Duration;
 
 /// Sends a cleared call, again where that is safe, until it has an outcome.
 pub(super) fn send(session: &mut Session, cleared: ClearedCall, plan: Option<&str>) -> Result<Completed, Failure> {
+    let _patience = patience::begin(session.settings.limits.max_wait);
     let writes = cleared.risk() > Risk::Read;
     let name = cleared.request().wire_name().to_owned();
     let risk = cleared.risk();
     let mut trip = Trip {
         writes,
         most: if writes { session.settings.limits.write_attempts } else { session.settings.limits.read_attempts },
-        waited: Duration::ZERO,
         number: 0,
         has_refreshed: false,
         request_id: String::new(),
@@ -41,7 +42,6 @@ pub(super) fn send(session: &mut Session, cleared: ClearedCall, plan: Option<&st
 struct Trip<'a> {
     writes: bool,
     most: u32,
-    waited: Duration,
     number: u32,
     has_refreshed: bool,
     request_id: String,
@@ -118,6 +118,7 @@ impl Trip<'_> {
             Some(transport) => transport.send(departure, authorizer, redactor),
             None => return Err(Failure::new(Code::Internal, "there is no HTTP client")),
         };
+        patience::allow_recording(session.settings.limits.max_wait);
         let landed = self.land(session, sent);
         crate::interrupt::landed();
         landed
@@ -129,7 +130,7 @@ impl Trip<'_> {
 
     /// Waits for the method's operating time and for a slot, within what is
     /// left of the patience.
-    fn slot(&mut self, session: &Session, request: &Request) -> Result<Slot, Failure> {
+    fn slot(&self, session: &Session, request: &Request) -> Result<Slot, Failure> {
         let principal = principal_of(session);
         let nested = request.calls().map(|(_, call)| call.name.as_str());
         let mut methods: Vec<&str> = std::iter::once(request.wire_name()).chain(nested).collect();
@@ -137,23 +138,14 @@ impl Trip<'_> {
         methods.dedup();
         let mut longest = Duration::ZERO;
         for method in methods {
-            longest = longest.max(session.operating.before(&principal, method, self.patience(session))?);
+            longest = longest.max(session.operating.before(&principal, method, patience(session))?);
         }
-        self.wait(session, longest);
-        let slot = session.limiter.take(self.patience(session))?;
-        self.waited += slot.waited();
+        wait(session, longest);
+        let before = patience(session);
+        let slot = session.limiter.take(before)?;
+        // The wait for the limiter's lock is spent already.
+        patience::spend(slot.waited().saturating_sub(before.saturating_sub(patience(session))));
         Ok(slot)
-    }
-
-    fn patience(&self, session: &Session) -> Duration {
-        session.settings.limits.max_wait.saturating_sub(self.waited)
-    }
-
-    fn wait(&mut self, session: &Session, duration: Duration) {
-        if !duration.is_zero() {
-            session.tools.clock.sleep(duration);
-            self.waited += duration;
-        }
     }
 
     fn land(&mut self, session: &mut Session, sent: Sent) -> Result<Step, Failure> {
@@ -195,11 +187,11 @@ impl Trip<'_> {
     /// Takes the permission back and waits, or gives up when attempts, time
     /// or budget are used up.
     fn again(&mut self, session: &mut Session, sent: Sent, delay: Duration) -> Result<Step, Failure> {
-        if self.number >= self.most || delay > self.patience(session) || !session.budget.try_spend() {
+        if self.number >= self.most || delay > patience(session) || !session.budget.try_spend() {
             return Err(self.give_up(session, sent));
         }
         let cleared = self.take_back(session, sent)?;
-        self.wait(session, delay);
+        wait(session, delay);
         Ok(Step::Again(cleared))
     }
 
@@ -252,8 +244,12 @@ impl Trip<'_> {
                     .hint("Try again")
                     .sent(Outcome::NotApplied)
             }
+            Ended::TooLarge(why) => Failure::new(Code::AnswerTooLarge, format!("the portal gave {why}"))
+                .hint("Ask for less with select and filter, or raise --max-answer, up to which memory may be used")
+                .sent(Outcome::NotApplied),
             Ended::Judged(Verdict::Success | Verdict::Refused(_)) => Failure::new(Code::Internal, "an answer was taken for none"),
         };
+        let sent_too_much = matches!(sent.ended, Ended::TooLarge(_));
         let end = End { outcome: failure.outcome, status, error: Some(&why) };
         let recorded = if self.writes {
             let landed = sent.flight.land_unexecuted(&why).map(drop);
@@ -261,7 +257,10 @@ impl Trip<'_> {
         } else {
             record::read(session, &self.name, &self.labels(), &end)
         };
-        let failure = failure.with("retry", json!({"safe": true, "attempts": self.number}));
+        let failure = match sent_too_much {
+            true => failure,
+            false => failure.with("retry", json!({"safe": true, "attempts": self.number})),
+        };
         match (recorded, status) {
             (Err(error), _) => failure.with("audit", error.to_string()),
             (Ok(()), Some(status)) => failure.with("http_status", status),
@@ -346,13 +345,25 @@ impl Trip<'_> {
     }
 }
 
+/// Returns what is left of the patience.
+fn patience(session: &Session) -> Duration {
+    patience::bound(session.settings.limits.max_wait)
+}
+
+fn wait(session: &Session, duration: Duration) {
+    if !duration.is_zero() {
+        session.tools.clock.sleep(duration);
+        patience::spend(duration);
+    }
+}
+
 fn principal_of(session: &Session) -> String {
     session.authorizer.principal().map_or_else(|| "unknown".to_owned(), |principal| principal.to_string())
 }
 
 fn why(ended: &Ended) -> String {
     match ended {
-        Ended::NotSent(why) | Ended::Lost(why) | Ended::Judged(Verdict::Maybe(why)) => why.clone(),
+        Ended::NotSent(why) | Ended::Lost(why) | Ended::TooLarge(why) | Ended::Judged(Verdict::Maybe(why)) => why.clone(),
         Ended::Judged(Verdict::NotExecuted(obstacle)) => match obstacle {
             Obstacle::QueryLimit => "QUERY_LIMIT_EXCEEDED".to_owned(),
             Obstacle::OperatingLimit => "OPERATION_TIME_LIMIT".to_owned(),

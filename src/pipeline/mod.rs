@@ -24,6 +24,7 @@ use crate::store::ledger::admin::AdminError;
 use crate::store::ledger::record::{KEPT_ANSWER, Verdict};
 use crate::store::ledger::{Done, Key, Reuse, Settlement};
 use crate::store::locked::StoreError;
+use crate::store::patience;
 use crate::store::plans::{Binding, Plan, PlanError, Plans, Step};
 use crate::wire::answer::Reading;
 use review::Review;
@@ -58,6 +59,7 @@ pub struct Completed {
 
 /// Runs a call through every gate and sends it.
 pub fn run(session: &mut Session, proposal: Proposal, handling: &Handling) -> Result<Completed, Failure> {
+    let _patience = patience::begin(session.settings.limits.max_wait);
     let name = proposal.name.clone();
     refuse_own_secrets(session, &proposal, handling.key.as_deref())?;
     let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
@@ -97,6 +99,7 @@ fn confirm(session: &Session, appraised: Appraised, (name, consent): (&str, Cons
 /// nobody will ask for, is deleted when the outcome is known; after a lost
 /// answer it stays until [`close_queue_call`].
 pub fn run_queue_call(session: &mut Session, call: &QueueCall, nonce: &str) -> Result<Completed, Failure> {
+    let _patience = patience::begin(session.settings.limits.max_wait);
     let reviewed = gate::review_queue_call(call, &session.settings.policy);
     let reviewed = reviewed.map_err(|refusal| refuse(session, call.method(), refusal))?;
     let handling = Handling { consent: Consent::default(), key: None, reuse: Reuse::plain() };
@@ -114,6 +117,7 @@ pub fn run_queue_call(session: &mut Session, call: &QueueCall, nonce: &str) -> R
 /// Settles the record of a call whose answer was lost, now that its worker
 /// knows what became of it or has done it again.
 pub fn close_queue_call(session: &mut Session, nonce: &str, reason: &str) -> Result<(), Failure> {
+    let _patience = patience::begin(session.settings.limits.max_wait);
     let principal = principal(session)?;
     let ledger = session.ledger(&principal);
     match ledger.resolve(&Key::once(nonce), Verdict::Abandoned, reason, &session.tools.actor) {
@@ -138,6 +142,7 @@ fn forget_queue_call(session: &Session, nonce: &str) {
 
 /// Saves a plan of one call; nothing is sent.
 pub fn plan(session: &mut Session, proposal: Proposal) -> Result<Plan, Failure> {
+    let _patience = patience::begin(session.settings.limits.max_wait);
     let name = proposal.name.clone();
     refuse_own_secrets(session, &proposal, None)?;
     let appraised = gate::appraise(proposal, &session.settings.policy).map_err(|refusal| refuse(session, &name, refusal))?;
@@ -158,6 +163,7 @@ pub fn plan(session: &mut Session, proposal: Proposal) -> Result<Plan, Failure> 
 /// Executes a saved plan: what is sent is what the file says, checked again by
 /// the policy of now.
 pub fn execute_plan(session: &mut Session, id: &str, handling: &Handling) -> Result<Completed, Failure> {
+    let _patience = patience::begin(session.settings.limits.max_wait);
     let (id, plan) = plans(session).load(id).map_err(|error| refuse(session, "plan", error.into()))?;
     let [step] = plan.steps.as_slice() else {
         let error = PlanError::Changed { plan: id, problem: "it has not one step" };
@@ -223,6 +229,7 @@ fn binding(session: &Session, principal: &Principal) -> Binding {
 /// Returns who acts. A user that is not known yet is asked for once, with the
 /// one method that needs no scope, and kept with the tokens.
 pub fn principal(session: &mut Session) -> Result<Principal, Failure> {
+    let _patience = patience::begin(session.settings.limits.max_wait);
     if let Some(principal) = session.authorizer.principal() {
         return Ok(principal);
     }

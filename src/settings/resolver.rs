@@ -1,5 +1,6 @@
 //! Makes one set of settings out of options, environment and profile.
 
+use super::size;
 use super::{FASTEST, LARGEST_BURST, Limits, Options, Policy, Settings, SettingsError};
 use crate::credential::{Credential, CredentialError};
 use crate::env::Env;
@@ -215,9 +216,20 @@ impl Resolver<'_> {
         Ok(Limits {
             timeout,
             max_wait: self.seconds("B24_MAX_WAIT", self.options.max_wait, 30)?,
+            max_answer: self.max_answer()?,
             read_attempts: most.min(4),
             write_attempts: most.min(3),
         })
+    }
+
+    fn max_answer(&self) -> Result<u64, SettingsError> {
+        let Some(text) = self.options.max_answer.as_deref().or_else(|| self.env.get("B24_MAX_ANSWER")) else { return Ok(size::DEFAULT) };
+        let wrong = || SettingsError::Value {
+            name: "--max-answer",
+            value: crate::method::shown(text),
+            expected: "a size such as 64MB, from 1KB to 16GB",
+        };
+        size::parse(text).filter(|bytes| (size::KB..=16 * size::GB).contains(bytes)).ok_or_else(wrong)
     }
 
     /// Names the Python script's files once, so that nobody believes that they

@@ -8,6 +8,7 @@
 
 use crate::crash;
 use crate::error::{Code, Coded};
+use crate::store::patience;
 use fs2::FileExt as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -389,7 +390,7 @@ fn wait_for_lock(file: &File, mode: Mode, path: &Path, wait: Duration) -> Result
         };
         let _ = done.send(result);
     });
-    match locked.recv_timeout(wait) {
+    match patience::waiting_for_lock(wait, |wait| locked.recv_timeout(wait)) {
         Ok(result) => result.map_err(StoreError::io("lock", path)),
         Err(_) => Err(StoreError::Busy(path.to_owned())),
     }

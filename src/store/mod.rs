@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod limiter;
 pub mod locked;
 pub mod operating;
+pub mod patience;
 pub mod plans;
 pub mod retry_budget;
 pub mod tokens;

@@ -6,7 +6,7 @@
 //! once and stored durably before it is used. A refresh whose answer was lost
 //! is not repeated by this process, because a refresh token works once.
 
-use super::client::{self, Failed};
+use super::client::{self, Failed, Most};
 use crate::catalog::Api;
 use crate::credential::{Credential, OAuth};
 use crate::error::{Code, Coded};
@@ -19,6 +19,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// A pair of tokens takes a few hundred bytes.
+const MOST: Most = Most(1024 * 1024);
 
 /// Why a token could not be refreshed.
 #[derive(Debug, thiserror::Error)]
@@ -232,7 +235,7 @@ pub struct RefreshTools<'a> {
 /// no method call. Sent as a form body, because an address would put the
 /// client secret into the logs of proxies.
 fn request_tokens(oauth: &OAuth, client: &str, secret: &Secret, token: &Secret, tools: &RefreshTools) -> Result<Pair, AuthError> {
-    let http = client::build(&oauth.server, tools.timeout, tools.ca_file).map_err(AuthError::Offline)?;
+    let http = client::build(&oauth.server, tools.timeout, MOST, tools.ca_file).map_err(AuthError::Offline)?;
     let form =
         [("grant_type", "refresh_token"), ("client_id", client), ("client_secret", secret.expose()), ("refresh_token", token.expose())];
     let mut body = url::form_urlencoded::Serializer::new(String::new());
@@ -242,6 +245,7 @@ fn request_tokens(oauth: &OAuth, client: &str, secret: &Secret, token: &Secret, 
     let answer = answer.map_err(|failed| match failed {
         Failed::NotSent(why) => AuthError::Offline(why),
         Failed::Maybe(why) => AuthError::Unknown(why),
+        Failed::TooLarge(answer) => AuthError::Unknown(format!("an answer of more than 1 MB with HTTP status {}", answer.status)),
     })?;
     let mut redactor = Redactor::default();
     redactor.learn(secret);

@@ -17,25 +17,43 @@ use std::time::Duration;
 use tokio::runtime::{self, Runtime};
 
 /// Why there is no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Failed {
     /// No byte of the request left: no address, no connection, no TLS.
     NotSent(String),
     /// The request may have been executed.
     Maybe(String),
+    /// The answer is larger than what is taken; only its head was read.
+    TooLarge(Box<Answer>),
 }
+
+/// The largest answer that is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Most(pub(super) u64);
 
 /// A client of one server.
 pub(super) struct Http {
     client: Client,
-    runtime: Runtime,
+    /// There until the drop.
+    runtime: Option<Runtime>,
+    most: Most,
+}
+
+impl Drop for Http {
+    /// A name that is still being looked up would hold up the end of the
+    /// program beyond every time limit.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Builds a client for one server.
-pub(super) fn build(server: &Portal, timeout: Duration, ca_file: Option<&Path>) -> Result<Http, String> {
+pub(super) fn build(server: &Portal, timeout: Duration, most: Most, ca_file: Option<&Path>) -> Result<Http, String> {
     let builder = plain(timeout);
     let builder = if server.is_loopback() { without_tls(builder)? } else { with_tls(builder.https_only(true), ca_file)? };
-    Ok(Http { client: builder.build().map_err(describe)?, runtime: runtime()? })
+    Ok(Http { client: builder.build().map_err(describe)?, runtime: Some(runtime()?), most })
 }
 
 /// Returns what all clients have in common.
@@ -83,37 +101,57 @@ pub(super) fn with_tls(builder: ClientBuilder, ca_file: Option<&Path>) -> Result
     Ok(builder.tls_certs_merge(certificates))
 }
 
-/// Sends one POST and reads the whole answer.
+/// Sends one POST and reads the whole answer, if it is not too large.
 pub(super) fn post(http: &Http, url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, Failed> {
     let mut request = http.client.post(url).header("Accept", "application/json").body(body);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    http.runtime.block_on(async {
+    let Some(runtime) = &http.runtime else { return Err(Failed::NotSent("the client has ended".to_owned())) };
+    runtime.block_on(async {
         let response = request.send().await.map_err(|error| {
             let not_sent = error.is_connect() || error.is_builder();
             let why = describe(error);
             if not_sent { Failed::NotSent(why) } else { Failed::Maybe(why) }
         })?;
-        read(response).await.map_err(|error| Failed::Maybe(format!("the answer was cut short: {}", describe(error))))
+        let answer = read(response, http.most).await;
+        match answer.map_err(|error| Failed::Maybe(format!("the answer was cut short: {}", describe(error))))? {
+            (answer, Kept::Whole) => Ok(answer),
+            (answer, Kept::Head) => Err(Failed::TooLarge(Box::new(answer))),
+        }
     })
 }
 
-async fn read(mut response: Response) -> Result<Answer, reqwest::Error> {
+/// How much of an answer was taken.
+enum Kept {
+    Whole,
+    Head,
+}
+
+/// Reads an answer until its end or until it is too large; what is over the
+/// bound is never in memory, whether the length was announced, announced
+/// falsely, or not at all. A compressed body is not asked for and not unpacked.
+async fn read(mut response: Response, most: Most) -> Result<(Answer, Kept), reqwest::Error> {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let status = response.status().as_u16();
     let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
     let location =
         header("location").map(|text| url::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default());
     let replayed_by_portal = header("idempotent-replayed").is_some_and(|text| text.eq_ignore_ascii_case("true"));
-    let mut body = Vec::new();
-    let expected = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    // The announced length is a hint: a false one must not cost memory.
-    body.reserve_exact(expected.min(256 * 1024 * 1024));
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
+    let mut answer = Answer { status, body: Vec::new(), retry_after, location, replayed_by_portal };
+    let announced = response.content_length().unwrap_or(0);
+    if announced <= most.0 {
+        // A hint: memory that is not written to costs nothing.
+        answer.body.reserve_exact(usize::try_from(announced).unwrap_or(0));
     }
-    Ok(Answer { status, body, retry_after, location, replayed_by_portal })
+    while let Some(chunk) = response.chunk().await? {
+        let room = usize::try_from(most.0).unwrap_or(usize::MAX).saturating_sub(answer.body.len());
+        answer.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if announced > most.0 || chunk.len() > room {
+            return Ok((answer, Kept::Head));
+        }
+    }
+    Ok((answer, Kept::Whole))
 }
 
 /// Returns what went wrong without the address.
@@ -170,11 +208,22 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Portal::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let trickling = std::thread::spawn(move || trickle(&listener));
-        let http = build(&server, Duration::from_millis(400), None).unwrap();
+        let http = build(&server, Duration::from_millis(400), Most(1024), None).unwrap();
         let failed = post(&http, &format!("{}/canary-1234", server.origin()), &[], b"{}".to_vec()).unwrap_err();
         assert!(matches!(&failed, Failed::Maybe(why) if why.contains("no answer in time") && !why.contains("canary")), "{failed:?}");
         drop(http);
         // It ends with the connection, which the client has given up.
         let _ = trickling.join().unwrap();
+    }
+
+    #[test]
+    fn a_name_that_is_still_looked_up_does_not_hold_up_the_end() {
+        let server = Portal::parse("http://127.0.0.1:1").unwrap();
+        let http = build(&server, Duration::from_secs(1), Most(1024), None).unwrap();
+        let (found, waits) = std::sync::mpsc::channel::<()>();
+        http.runtime.as_ref().unwrap().spawn_blocking(move || waits.recv());
+        drop(http);
+        // Only now may the lookup end; a drop that waits for it never comes here.
+        drop(found);
     }
 }

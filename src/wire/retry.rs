@@ -20,6 +20,8 @@ pub enum Ended {
     NotSent(String),
     /// The answer was lost.
     Lost(String),
+    /// The answer is larger than what is taken.
+    TooLarge(String),
 }
 
 /// What to do after one attempt.
@@ -52,7 +54,9 @@ pub fn next(ended: &Ended, writes: bool) -> Next {
             Obstacle::ExpiredToken => Next::Refresh,
             Obstacle::Moved(_) | Obstacle::Auth(_) | Obstacle::MethodNotFound(_) | Obstacle::Overload(_) => Next::Stop,
         },
-        Ended::Judged(Verdict::Maybe(why)) | Ended::Lost(why) if writes => Next::Unknown(why.clone()),
+        Ended::Judged(Verdict::Maybe(why)) | Ended::Lost(why) | Ended::TooLarge(why) if writes => Next::Unknown(why.clone()),
+        // It would be as large again.
+        Ended::TooLarge(_) => Next::Stop,
         Ended::Judged(Verdict::Maybe(_)) | Ended::Lost(_) | Ended::NotSent(_) => Next::Again,
     }
 }
@@ -79,6 +83,8 @@ mod tests {
             assert_eq!(next(&ended, true), Next::Unknown("x".to_owned()));
             assert_eq!(next(&ended, false), Next::Again);
         }
+        assert_eq!(next(&Ended::TooLarge("x".to_owned()), true), Next::Unknown("x".to_owned()));
+        assert_eq!(next(&Ended::TooLarge("x".to_owned()), false), Next::Stop);
         assert_eq!(next(&Ended::NotSent("x".to_owned()), true), Next::Again);
         assert_eq!(next(&Ended::Judged(Verdict::NotExecuted(Obstacle::QueryLimit)), true), Next::AgainAfterLimit);
     }

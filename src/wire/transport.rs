@@ -4,7 +4,7 @@
 use super::answer::{Answer, Form, Reading, ServerError};
 use super::auth::{Authorized, Authorizer};
 use super::batch_answer::BatchReading;
-use super::client::{self, Failed};
+use super::client::{self, Failed, Most};
 use super::judge::{Verdict, judge};
 use super::retry::Ended;
 use crate::call::{Request, ShapeError};
@@ -13,13 +13,14 @@ use crate::gate::{Departure, Flight};
 use crate::ids::Portal;
 use crate::risk::Risk;
 use crate::secret::Redactor;
+use crate::settings::Limits;
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::time::Duration;
 
 /// Sends to one portal.
 pub struct Transport {
     http: client::Http,
+    most: u64,
 }
 
 /// What came of one attempt.
@@ -36,8 +37,8 @@ pub struct Sent {
 
 impl Transport {
     /// Prepares to send to a portal.
-    pub fn new(portal: &Portal, timeout: Duration, ca_file: Option<&Path>) -> Result<Transport, String> {
-        client::build(portal, timeout, ca_file).map(|http| Transport { http })
+    pub fn new(portal: &Portal, limits: &Limits, ca_file: Option<&Path>) -> Result<Transport, String> {
+        client::build(portal, limits.timeout, Most(limits.max_answer), ca_file).map(|http| Transport { http, most: limits.max_answer })
     }
 
     /// Sends one request. A credential that the portal echoes comes no further
@@ -72,6 +73,13 @@ impl Transport {
                 let verdict = verdict(&flight, &answer);
                 Sent { flight, answer: Some(answer), ended: Ended::Judged(verdict) }
             }
+            Err(Failed::TooLarge(mut answer)) => {
+                answer.location = answer.location.map(|host| redactor.redact_text(&host));
+                let ended = too_large(&answer, self.most);
+                // Its head is no answer to anybody.
+                answer.body = Vec::new();
+                Sent { flight, answer: Some(*answer), ended }
+            }
             Err(Failed::NotSent(why)) => Sent { flight, answer: None, ended: Ended::NotSent(why) },
             Err(Failed::Maybe(why)) => Sent { flight, answer: None, ended: Ended::Lost(why) },
         }
@@ -93,6 +101,18 @@ fn prepare(departure: &Departure, authorizer: &Authorizer) -> Result<(Authorized
         body = Value::Object(fields);
     }
     Ok((authorized, serde_json::to_vec(&body).unwrap_or_default()))
+}
+
+/// An answer that was not read to its end can only be known as a redirect,
+/// whose page says nothing; all else may hold anything further on.
+fn too_large(answer: &Answer, most: u64) -> Ended {
+    match judge(answer, None) {
+        moved @ Verdict::NotExecuted(_) => Ended::Judged(moved),
+        Verdict::Success | Verdict::Refused(_) | Verdict::Maybe(_) => {
+            let most = crate::settings::size::shown(most);
+            Ended::TooLarge(format!("an answer of more than {most}, with HTTP status {}", answer.status))
+        }
+    }
 }
 
 /// Judges an answer. The `OpenAPI` document of REST 3.0 is the one success

@@ -40,4 +40,5 @@ mod secrets_wire; // nor from portals that are not there or repeat it
 mod tidy; // rules about the source
 mod trigger; // events for handlers of one's own
 mod unseen; // no character that prints nothing comes out raw
+mod waits; // how long anything is waited for, and how much is taken
 mod world; // the harness
