@@ -18,8 +18,29 @@ use serde_json::{Map, Value};
 /// (b24restdocs: settings/how-to-call-rest-api/batch.md).
 pub const BATCH_LIMIT: usize = 50;
 
-/// Parameters that are credentials or choose whose credentials count.
-const CREDENTIAL_PARAMS: &[&str] = &["auth", "access_token", "refresh_token", "client_secret", "sessid"];
+/// Parameters that are credentials, choose whose credentials count, or carry
+/// one although nobody asks for it there. No documented method takes any of
+/// them but `auth`, which is refused all the same (a test holds that).
+const CREDENTIAL_PARAMS: &[&str] = &[
+    // The rest module looks for these, in the query and in the body, beside and
+    // before what stands in the address: token, session, and user and code of a
+    // webhook.
+    "auth",
+    "access_token",
+    "sessid",
+    "ap",
+    "aplogin",
+    // With a signed `token`, which portals put into links to files, the portal
+    // takes the parameters out of the token and not those that were checked.
+    "token",
+    // What an application holds or is given, and no method asks for.
+    "refresh_token",
+    "client_secret",
+    "auth_id",
+    "refresh_id",
+    "app_sid",
+    "application_token",
+];
 
 /// Methods whose parameters are positional: a JSON array in documented order
 /// (b24restdocs: settings/how-to-call-rest-api/data-encoding.md).
@@ -358,15 +379,29 @@ mod tests {
 
     #[test]
     fn credentials_do_not_pass_in_any_spelling() {
-        for key in ["auth", "AUTH", " auth", "access_token", "access.token", "access token", "client_secret", "sessid", "auth[x]", "auth\0"]
-        {
-            assert!(matches!(v2("user.current", json!({key: "x"})), Err(ShapeError::Credential(_))), "{key:?}");
+        let spelled = ["AUTH", " auth", "access.token", "access token", "auth[x]", "auth\0", "Ap", "APLOGIN", "aplogin[]", "REFRESH ID"];
+        for key in spelled.iter().chain(CREDENTIAL_PARAMS) {
+            assert!(matches!(v2("user.current", json!({*key: "x"})), Err(ShapeError::Credential(_))), "{key:?}");
+            assert!(v2("batch", json!({"cmd": {"a": ["user.current", {*key: "x"}]}})).is_err(), "{key:?}");
+            assert!(v2("batch", json!({"cmd": {"a": "user.current"}, *key: "x"})).is_err(), "{key:?}");
+            let v3 = Request::parse("batch", json!([{"method": "tasks.task.get", "query": {"id": 1, *key: "x"}}]), Api::V3);
+            assert!(v3.is_err(), "{key:?}");
         }
         for query in ["auth=x", "AUTH=x", "%61uth=x", "auth[x]=1", "+auth=1", "access.token=1"] {
             assert!(v2("batch", json!({"cmd": {"a": format!("user.current?{query}")}})).is_err(), "{query}");
         }
         assert!(v2("batch", json!({"cmd": {"a": "user.current"}, "auth": "x"})).is_err());
         assert!(v2("imbot.register", json!({"CLIENT_ID": "x", "fields": {"auth": 1}})).is_ok());
+        assert!(v2("voximplant.sip.add", json!({"LOGIN": "x", "PASSWORD": "y", "app": 1, "tokens": 1})).is_ok());
+    }
+
+    #[test]
+    fn no_documented_parameter_is_taken_for_a_credential() {
+        for entry in crate::catalog::entries() {
+            let params = entry.details().map(|details| details.params).unwrap_or_default();
+            let credentials: Vec<&str> = params.iter().map(|(name, ..)| name.as_str()).filter(|name| is_credential(name)).collect();
+            assert!(credentials.iter().all(|name| *name == "auth"), "{}: {credentials:?}", entry.name);
+        }
     }
 
     #[test]

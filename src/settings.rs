@@ -126,6 +126,9 @@ pub struct Settings {
     pub state: StateDir,
     /// What may be called.
     pub policy: Policy,
+    /// Whether somebody said, or locked, which packs there are: then b24's own
+    /// questions need one of them as well.
+    pub packs_are_set: bool,
     /// The pace, unless the limiter is off.
     pub pace: Option<Pace>,
     /// Where the ledger is, when not in the portal's folder.

@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::method::{self, Method};
 use crate::output;
 use crate::packs;
-use crate::pipeline::inventory::{Question, ask};
+use crate::pipeline::inventory::{Question, ask, check};
 use crate::risk::Risk;
 use crate::session::Session;
 use crate::settings;
@@ -102,6 +102,7 @@ impl Difference {
 }
 
 fn diff(session: &mut Session) -> Result<[Difference; 2], Failure> {
+    check(session, &[Question::Methods, Question::Scopes, Question::ScopesOfMethods])?;
     let methods = names(&ask(session, Question::Methods)?);
     let scopes = names(&ask(session, Question::Scopes)?);
     let classic = compare(Api::V2, &methods, &scopes);

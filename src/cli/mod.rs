@@ -92,7 +92,7 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
         Command::Explain { code } => explain::run(&code, &global, host),
         Command::Plan { command } => call::plan_command(&command, &global, host, format),
         Command::Ledger { command } => records::ledger(&command, &global, host),
-        Command::Audit { command } => records::audit(&command, &global, host),
+        Command::Audit { command } => records::audit(&command, &global, host, format),
         Command::Limits { action } => records::limits(&action, &global, host),
         Command::Packs { command } => help::packs(command.as_ref(), host),
         Command::Policy { command } => policy::run(&command, &global, host),

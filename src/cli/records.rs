@@ -5,11 +5,11 @@ use super::connect::connect;
 use super::{Stop, printed};
 use crate::error::{Code, Failure};
 use crate::host::Host;
-use crate::output;
+use crate::output::{self, ErrorFormat};
 use crate::pipeline;
 use crate::session::{self, Session};
 use crate::settings;
-use crate::store::audit::{AuditLog, Durability};
+use crate::store::audit::{AuditLog, Durability, Tail, TailLine};
 use crate::store::ledger::record::Verdict;
 use crate::store::locked::StoreError;
 use crate::store::patience;
@@ -60,17 +60,12 @@ fn record(session: &Session, fields: &Value) -> Result<(), StoreError> {
     session.audit.append(&fields, Durability::Durable, session.settings.limits.max_wait).map(drop)
 }
 
-pub(super) fn audit(command: &Audit, global: &Global, host: &mut Host) -> Result<(), Stop> {
+pub(super) fn audit(command: &Audit, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
     let settings = settings::resolve(&global.options(), host)?;
     let _patience = patience::begin(settings.limits.max_wait);
     let log = AuditLog::open(settings.audit, Arc::clone(&host.clock), Arc::clone(&host.random));
     match command {
-        Audit::Tail { lines } => {
-            for record in log.tail(*lines)? {
-                printed(output::text(host, &record.to_string()))?;
-            }
-            Ok(())
-        }
+        Audit::Tail { lines } => tail(log.tail(*lines)?, host, format),
         Audit::Verify => {
             let report = log.verify()?;
             let value = serde_json::to_value(&report).unwrap_or_default();
@@ -83,6 +78,35 @@ pub(super) fn audit(command: &Audit, global: &Global, host: &mut Host) -> Result
             }
         }
     }
+}
+
+/// Prints the records, and says what stands among them that is none.
+fn tail(tail: Tail, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
+    let torn = tail.torn();
+    let (mut unreadable, mut changed) = (0_u64, 0_u64);
+    tail.each(|line| {
+        let record = match line {
+            TailLine::Record(record) => record,
+            TailLine::Changed(record) => {
+                changed += 1;
+                record
+            }
+            TailLine::Unreadable => {
+                unreadable += 1;
+                return Ok(());
+            }
+        };
+        printed(output::text(host, record))
+    })?;
+    if unreadable + changed > 0 {
+        let text = format!("{unreadable} lines among them cannot be read, {changed} are not what was written; b24 audit verify names them");
+        output::note(host, "warning", "audit_broken", &text, format);
+    }
+    if torn > 0 {
+        let text = format!("{torn} bytes of a record that was not finished stand behind them; the next record takes them in");
+        output::note(host, "notice", "audit_torn", &text, format);
+    }
+    Ok(())
 }
 
 pub(super) fn limits(action: &str, global: &Global, host: &mut Host) -> Result<(), Stop> {

@@ -249,8 +249,16 @@ pub fn principal(session: &mut Session) -> Result<Principal, Failure> {
     session.authorizer.principal().ok_or_else(|| Failure::new(Code::Internal, "the user id was not kept"))
 }
 
-/// A read that b24 makes for itself: whose token it has, what the portal has.
-/// It passes the gate like every call, under an allowlist of its own.
+/// A read that b24 makes for itself. It passes the gate like every call, under
+/// an allowlist of its own. There are four, and no others:
+///
+/// | read | for | under which packs |
+/// |--|--|--|
+/// | `profile` | whose token it is: ledger, plans and audit are bound to the user | any: asked once, after the call itself was admitted, or by a command about one's own records; it tells nothing but the user |
+/// | `methods`, `scope`, `rest.scope.list` | `catalog diff` | any, until somebody says which packs there are; then those decide ([`inventory`]) |
+///
+/// What `queue work` and `queue bind` read goes through [`run`] and
+/// [`run_queue_call`], under the packs of the profile.
 fn own_read(name: &str, api: Api) -> Result<Reviewed, Failure> {
     let policy = crate::settings::Policy {
         allowlist: crate::packs::Allowlist::parse("none", name)?,

@@ -32,6 +32,7 @@ impl Resolver<'_> {
             self.refuse_if_locked("state-dir")?;
         }
         let state = StateDir::find(self.env, self.cwd)?;
+        let packs_are_set = self.packs_are_set();
         let policy = self.policy()?;
         let (audit, audit_reads) = self.audit(&state)?;
         let replay_ttl = self.seconds("B24_IDEMPOTENCY_TTL_SEC", self.options.idempotency_ttl_sec, 86_400)?;
@@ -54,6 +55,7 @@ impl Resolver<'_> {
             profile: self.name,
             credential,
             state,
+            packs_are_set,
             policy,
             audit,
             audit_reads,
@@ -76,6 +78,11 @@ impl Resolver<'_> {
             read_only: self.guard("B24_READ_ONLY")? || self.profile.read_only,
             require_plan: self.guard("B24_REQUIRE_PLAN")? || self.profile.require_plan || self.options.require_plan,
         })
+    }
+
+    fn packs_are_set(&self) -> bool {
+        let is_given = self.options.packs.is_some() || self.env.get("B24_PACKS").is_some();
+        is_given || self.profile.packs.is_some() || self.refuse_if_locked("packs").is_err()
     }
 
     fn guard(&self, name: &'static str) -> Result<bool, SettingsError> {

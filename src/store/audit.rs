@@ -18,19 +18,21 @@
 
 mod journal;
 mod line;
+mod lines;
 mod params;
 mod place;
 mod spool;
+mod tail;
 mod verify;
 
 pub use params::describe_params;
 pub use place::AuditPlace;
+pub use tail::{Tail, TailLine};
 pub use verify::{OpenIntent, Problem, Report};
 
 use crate::host::{Clock, Random};
 use crate::store::locked::{Locked, Mode, StoreError, read_if_exists};
 use journal::Journal;
-use line::Line;
 use place::Place;
 use serde_json::{Map, Value};
 use std::io;
@@ -115,27 +117,12 @@ impl AuditLog {
         spool::keep(self, fields)
     }
 
-    /// Returns the last `count` records, the oldest first, without their
-    /// frames. It checks nothing and passes over lines that cannot be read.
-    pub fn tail(&self, count: usize) -> Result<Vec<Value>, StoreError> {
-        let _lock = self.read_lock()?;
-        let mut newest_first = Vec::new();
-        let segments = self.place.segments()?;
-        let older = segments.into_iter().rev().map(|number| self.place.segment(number));
-        for path in std::iter::once(self.place.current().to_owned()).chain(older) {
-            let bytes = read_if_exists(&path)?.unwrap_or_default();
-            let bodies = bytes.rsplit(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(Line::parse(line)?.body).ok());
-            newest_first.extend(bodies.take(count - newest_first.len()));
-            if newest_first.len() == count {
-                break;
-            }
-        }
-        newest_first.reverse();
-        Ok(newest_first)
+    /// Finds the last `count` lines; writers wait only while they are found.
+    pub fn tail(&self, count: usize) -> Result<Tail, StoreError> {
+        tail::find(self, count)
     }
 
-    /// Checks the whole chain; writers wait only while the current segment is
-    /// read.
+    /// Checks the whole chain; writers wait only while the files are opened.
     pub fn verify(&self) -> Result<Report, StoreError> {
         verify::verify(self)
     }

@@ -314,9 +314,17 @@ pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Reads a whole file without following a link in its last part; `None` when
 /// it is not there.
 pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(mut file) = open_if_exists(path)? else { return Ok(None) };
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(StoreError::io("read", path))?;
+    Ok(Some(content))
+}
+
+/// Opens a file in the same way, to be read piece by piece.
+pub fn open_if_exists(path: &Path) -> Result<Option<File>, StoreError> {
     let opened =
         crash::fault("store.read_file").and_then(|()| OpenOptions::new().read(true).custom_flags(no_follow() | no_wait()).open(path));
-    let mut file = match opened {
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StoreError::io("open", path)(error)),
@@ -324,9 +332,7 @@ pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     if !file.metadata().map_err(StoreError::io("read", path))?.is_file() {
         return Err(StoreError::unusable(path, "is not a file"));
     }
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).map_err(StoreError::io("read", path))?;
-    Ok(Some(content))
+    Ok(Some(file))
 }
 
 fn open_file(path: &Path, create: bool) -> Result<File, StoreError> {

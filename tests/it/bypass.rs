@@ -274,3 +274,32 @@ fn consent_does_not_come_from_the_environment() {
     let outcome = Outcome::with_stdin(&mut world.command(&["crm.lead.add"]), b"y\nyes\n");
     expect(&world, "yes on standard input", 10, &outcome);
 }
+
+#[test]
+fn what_the_portal_takes_for_a_credential_is_no_parameter() {
+    // The rest module looks for the first six, in the query and in the body.
+    let names =
+        ["auth", "access_token", "sessid", "ap", "aplogin", "token", "refresh_token", "client_secret", "AUTH_ID", "REFRESH_ID", "APP_SID"];
+    let world = World::new();
+    let mut forms = 0;
+    for name in names.into_iter().chain(["AP", "Aplogin", "ap[]", "aplogin[x]", "SESSID"]) {
+        let member = format!(r#"{{"{name}":"x"}}"#);
+        let batch = |cmd: &str| format!(r#"{{"cmd":{{"a":{cmd}}}}}"#);
+        let v3 = format!(r#"[{{"method":"tasks.task.get","query":{{"id":1,"{name}":"x"}}}}]"#);
+        for args in [
+            vec!["crm.lead.list".to_owned(), format!("{name}=x")],
+            vec!["crm.lead.list".to_owned(), "--params".to_owned(), member.clone()],
+            vec!["crm.lead.add".to_owned(), "fields[TITLE]=t".to_owned(), format!("{name}=x"), "--confirm-write".to_owned()],
+            vec!["tasks.task.get".to_owned(), "--api".to_owned(), "v3".to_owned(), "id=1".to_owned(), format!("{name}=x")],
+            vec!["batch".to_owned(), "--params".to_owned(), batch(&format!(r#""crm.lead.list?{name}=x""#))],
+            vec!["batch".to_owned(), "--params".to_owned(), batch(&format!(r#"["crm.lead.list",{member}]"#))],
+            vec!["batch".to_owned(), "--params".to_owned(), format!(r#"{{"cmd":{{"a":"crm.lead.list"}},"{name}":"x"}}"#)],
+            vec!["batch".to_owned(), "--api".to_owned(), "v3".to_owned(), "--params".to_owned(), v3],
+        ] {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            world.run(&args).refused(&world, &args.join(" "), 2).unwrap();
+            forms += 1;
+        }
+    }
+    println!("{forms} ways to name a credential as a parameter");
+}

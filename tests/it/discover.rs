@@ -206,6 +206,32 @@ fn the_catalog_is_compared_with_the_portal_by_reads_alone() {
     assert!(body["v2"]["missing_there"]["more"].as_str().unwrap().ends_with("more with --full"));
 }
 
+#[test]
+fn the_comparison_asks_nothing_outside_the_packs_that_somebody_set() {
+    let profiles = [
+        "packs = [\"core\"]\nlocked = [\"packs\"]",
+        "packs = []\nlocked = [\"packs\", \"method-allowlist\"]",
+        "locked = [\"packs\"]",
+        "packs = [\"people\", \"sites\"]",
+        "packs = [\"core\"]\nallow = [\"methods\", \"scope\"]",
+    ];
+    for profile in profiles {
+        let world = World::new();
+        std::fs::create_dir_all(world.home.path().join(".config/b24")).unwrap();
+        std::fs::write(world.home.path().join(".config/b24/config.toml"), format!("[profiles.default]\n{profile}\n")).unwrap();
+        let error = world.run(&["catalog", "diff"]).error(3);
+        assert_eq!((&error["kind"], &error["sent"]), (&json!("policy_denied"), &json!(false)), "{profile}: {error}");
+        assert!(error["hint"].as_str().unwrap().contains("diagnostics"), "{profile}: {error}");
+        assert!(world.requests().is_empty(), "{profile}");
+        assert!(world.audit().iter().any(|record| record["type"] == "denied" && record["step"] == "packs"), "{profile}");
+    }
+    let world = World::new();
+    let _ = Outcome::of(world.command(&["catalog", "diff"]).env("B24_PACKS", "core")).error(3);
+    assert!(world.requests().is_empty());
+    let _ = Outcome::of(world.command(&["catalog", "diff"]).env("B24_PACKS", "core,diagnostics")).body(0);
+    assert_eq!(world.requests().len(), 3);
+}
+
 /// Ordinary requests of our own: nothing that people do every day is refused.
 #[test]
 fn ordinary_requests_are_accepted() {
