@@ -74,9 +74,10 @@ codes! {
     ConfirmationRequired "confirmation_required" Confirmation "The call changes the portal and was not confirmed";
     PlanRequired "plan_required" Confirmation "Changes are allowed through a saved plan only";
     LocalState "local_state" LocalState "A local file cannot be read or written";
-    LedgerCorrupt "ledger_corrupt" LocalState "A ledger record is damaged; its write is never repeated";
+    LedgerCorrupt "ledger_corrupt" LocalState "A ledger record is damaged or missing; its write is never repeated";
     ConfigInvalid "config_invalid" LocalState "A configuration or credentials file cannot be used";
     ExecutedUnrecorded "executed_unrecorded" ExecutedUnrecorded "The portal did it, the local record could not be written";
+    AnswerNotKept "answer_not_kept" ExecutedUnrecorded "The write was done before, and its answer was not kept";
     AuditBroken "audit_broken" ApiError "The audit log is not what was written";
     Internal "internal" Internal "A bug in b24";
     Interrupted "interrupted" Interrupted "Stopped by Ctrl-C";
@@ -127,7 +128,7 @@ exits! {
     Confirmation 10 "confirmation_required" "A write, destructive or plan gate is not passed" "no, not sent";
     Changes 11 "changes" "Only with --detailed-exitcode: what was compared differs" "no";
     LocalState 12 "local_state" "A configuration, state or audit file cannot be read or written: writes stop here" "no, not sent";
-    ExecutedUnrecorded 13 "executed_unrecorded" "The portal did it, the local record could not be written: do not repeat" "as asked";
+    ExecutedUnrecorded 13 "executed_unrecorded" "The portal did it, the local record could not be written or does not hold the answer: do not repeat" "as asked";
     Internal 70 "internal" "A bug in b24" "see `sent`";
     Interrupted 130 "interrupted" "Ctrl-C" "see `outcome`";
     Terminated 143 "terminated" "Termination signal" "see `outcome`";

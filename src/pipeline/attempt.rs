@@ -1,7 +1,8 @@
 //! The attempts of one cleared call.
 
 use super::record::{self, Attempt, End};
-use super::{Completed, Session, in_context, settle, success, unrecorded};
+use super::replay::{Part, success};
+use super::{Completed, Session, in_context, settle, unrecorded};
 use crate::call::Request;
 use crate::error::{Code, Failure, Outcome};
 use crate::gate::{ClearedCall, NotDeparted};
@@ -297,7 +298,9 @@ impl Trip<'_> {
             (Request::Batch(_) | Request::Single(_), _) => {
                 let settle_one = |risk: &Risk| match risk {
                     Risk::Read => None,
-                    Risk::Write | Risk::Destructive => Some(settle::settlement(&verdict, answer.status, || success(session, &answer.body))),
+                    Risk::Write | Risk::Destructive => {
+                        Some(settle::settlement(&verdict, answer.status, || success(session, &answer.body, Part::Body)))
+                    }
                 };
                 let settlements = sent.flight.risks().iter().map(settle_one).collect();
                 let failure = match &verdict {

@@ -9,6 +9,7 @@
 mod attempt;
 pub mod inventory;
 mod record;
+mod replay;
 pub mod review;
 mod settle;
 
@@ -21,14 +22,14 @@ use crate::method::{self, Method};
 use crate::risk::Risk;
 use crate::session::Session;
 use crate::store::ledger::admin::AdminError;
-use crate::store::ledger::record::{KEPT_ANSWER, Verdict};
-use crate::store::ledger::{Done, Key, Reuse, Settlement};
+use crate::store::ledger::record::Verdict;
+use crate::store::ledger::{Key, Reuse};
 use crate::store::locked::StoreError;
 use crate::store::patience;
 use crate::store::plans::{Binding, Plan, PlanError, Plans, Step};
 use crate::wire::answer::Reading;
 use review::Review;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// How a caller wants one call to be handled.
 #[derive(Debug, Clone)]
@@ -284,6 +285,7 @@ fn send(session: &mut Session, reviewed: Reviewed, identity: &Identity, handling
     }
     let principal = principal(session)?;
     let name = reviewed.request().wire_name().to_owned();
+    let commands: Vec<String> = reviewed.request().calls().map(|(name, _)| name.to_owned()).collect();
     let ledger = session.ledger(&principal);
     let plan = match identity {
         Identity::Plan(id) => Some(id.clone()),
@@ -293,32 +295,9 @@ fn send(session: &mut Session, reviewed: Reviewed, identity: &Identity, handling
         Decision::Cleared(cleared) => attempt::send(session, cleared, plan.as_deref()),
         Decision::Done(done) => match plan.as_deref().and_then(PlanId::parse) {
             Some(id) => Err(refuse(session, &name, PlanError::Used(id).into())),
-            None => Ok(replay(session, &name, &done)),
+            None => Ok(replay::replay(session, &name, &done, &commands)),
         },
     }
-}
-
-/// Answers from the ledger.
-fn replay(session: &Session, name: &str, done: &[(String, Done)]) -> Completed {
-    let mut note = json!({"replayed": true, "ledger": done.first().map(|(_, done)| done.record.as_str()), "at": done.first().map(|(_, done)| done.at.as_str())});
-    let kept = done.iter().all(|(_, done)| done.answer.is_some());
-    if !kept {
-        note["answer"] = Value::from("not kept");
-    }
-    let body = match done {
-        [(command, only)] if command.is_empty() => only.answer.clone().unwrap_or_else(|| r#"{"result":null}"#.to_owned()),
-        commands => {
-            let results = commands.iter().map(|(name, done)| {
-                let answer = done.answer.as_deref().unwrap_or("null");
-                format!("{}:{answer}", Value::from(name.as_str()))
-            });
-            let results: Vec<String> = results.collect();
-            format!(r#"{{"result":{{"result":{{{}}},"result_error":[]}}}}"#, results.join(","))
-        }
-    };
-    let mut warnings = Vec::new();
-    record::replayed(session, name, &note).unwrap_or_else(|error| warnings.push(("audit", error.to_string())));
-    Completed { body: body.into_bytes(), note: Some(note), warnings, changed: false, failure: None }
 }
 
 /// Records a refusal, as far as that is possible, and turns it into a failure.
@@ -360,14 +339,6 @@ fn check_key(key: &str) -> Result<String, Failure> {
         )
         .hint("Use the id of what is to be written, for example order-4711")),
     }
-}
-
-/// Returns an answer as the ledger keeps it: its digest, and its text without
-/// secrets if that is short.
-fn success(session: &Session, body: &[u8]) -> Settlement {
-    let clean = session.redactor.redact(body);
-    let answer = (clean.len() <= KEPT_ANSWER).then(|| String::from_utf8_lossy(&clean).into_owned());
-    Settlement::Succeeded { digest: crate::json::sha256_hex(&clean), answer }
 }
 
 /// A store error after the portal did it.

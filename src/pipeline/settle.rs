@@ -1,6 +1,7 @@
 //! How answers become ledger outcomes and failures.
 
 use super::Session;
+use super::replay::Part;
 use crate::call::{Batch, Request};
 use crate::error::{Code, Failure, Outcome};
 use crate::risk::Risk;
@@ -95,7 +96,7 @@ pub(super) fn batch_end(session: &Session, batch: &Batch, risks: &[Risk], answer
         return BatchEnd { settlements, outcome: Outcome::Unknown, failure: Some(unknown(why)) };
     };
     let settlements = reading.commands.iter().zip(risks).map(|(command, risk)| {
-        let success = || super::success(session, command.result.unwrap_or("null").as_bytes());
+        let success = || super::replay::success(session, command.result.unwrap_or("null").as_bytes(), Part::Result);
         (*risk > Risk::Read).then(|| settlement(&command.verdict, answer.status, success))
     });
     let settlements = settlements.collect();

@@ -3,6 +3,7 @@
 //! ```text
 //! install.key
 //! portals/<id>/{portal.json, ledger/, open/, limiter.bin, operating/, retry.bin}
+//! seen/<id>/…   (the second witnesses of ledger/ and open/)
 //! plans/<ulid>.json   audit/   tokens/<hash>.{json,lock}   emulator/
 //! ```
 //!
@@ -24,6 +25,7 @@ pub mod patience;
 pub mod plans;
 pub mod retry_budget;
 pub mod tokens;
+pub mod witness;
 
 use crate::env::Env;
 use crate::error::{Code, Coded};

@@ -1,9 +1,8 @@
 //! Looking at the ledger and deciding what a machine must not decide.
 
-use super::record::{Line, Record, ResolutionLine, Verdict};
+use super::record::{Line, Record};
 use super::{Ledger, LedgerError, age_of};
 use crate::error::{Code, Coded};
-use crate::host;
 use crate::store::locked::{Existing, Locked, Mode, StoreError, read_if_exists};
 use serde_json::Value;
 use std::path::Path;
@@ -69,45 +68,41 @@ impl Coded for AdminError {
 
 impl Ledger {
     /// Returns the records, newest first; without `all` only the ones whose
-    /// outcome is unknown or pending.
+    /// outcome is unknown or pending, and those that are damaged or missing.
     pub fn list(&self, all: bool) -> Result<Vec<Value>, StoreError> {
         let mut records = Vec::new();
         self.walk(|name, record| {
             let value = match &record {
-                None => serde_json::json!({"record": name, "state": "damaged", "at": null}),
-                Some(record) if all || record.last().is_some_and(Line::is_open) => record.to_value(name),
-                Some(_) => return,
+                Err(problem) => serde_json::json!({"record": name, "state": "damaged", "at": null, "problem": problem}),
+                Ok(record) if all || record.last().is_some_and(Line::is_open) => record.to_value(name),
+                Ok(_) => return,
             };
             records.push(value);
         })?;
+        for name in self.missing_records()? {
+            records.push(serde_json::json!({"record": name, "state": "missing", "at": null}));
+        }
         records.sort_by_key(|value| std::cmp::Reverse(value["at"].as_str().unwrap_or_default().to_owned()));
         Ok(records)
     }
 
-    /// Returns a record with all its lines.
+    /// Returns a record with all its lines; of a damaged one what it still
+    /// says, and what is wrong with it.
     pub fn show(&self, key: &str) -> Result<Value, AdminError> {
         let name = self.find(key)?;
-        let path = self.record_path(&name);
-        let bytes = read_if_exists(&path)?.ok_or_else(|| AdminError::NotFound(key.to_owned()))?;
-        let record = Record::parse(&bytes).ok_or(LedgerError::Corrupt(path))?;
-        let mut value = record.to_value(&name);
-        value["lines"] = serde_json::to_value(&record.lines).unwrap_or_default();
+        let Some(bytes) = read_if_exists(&self.record_path(&name))? else {
+            return Ok(serde_json::json!({"record": name, "state": "missing", "problem": "is missing although its write was dispatched"}));
+        };
+        let mut value = match self.examine(&bytes, &name)? {
+            Ok((record, _)) => {
+                let mut value = record.to_value(&name);
+                value["lines"] = serde_json::to_value(&record.lines).unwrap_or_default();
+                return Ok(value);
+            }
+            Err(problem) => serde_json::json!({"record": name, "state": "damaged", "problem": problem}),
+        };
+        value["text"] = Value::from(String::from_utf8_lossy(&bytes).lines().collect::<Vec<_>>());
         Ok(value)
-    }
-
-    /// Writes an operator's decision about an unknown outcome.
-    pub fn resolve(&self, key: &str, verdict: Verdict, reason: &str, actor: &str) -> Result<Value, AdminError> {
-        let (name, mut file, record) = self.own(key)?;
-        match record.last() {
-            Some(last) if last.is_open() => {}
-            last => return Err(AdminError::NotOpen(last.map_or("empty", Line::state))),
-        }
-        file.truncate(record.valid)?;
-        let line = ResolutionLine { at: host::timestamp(self.clock.now()), verdict, reason: reason.to_owned(), actor: actor.to_owned() };
-        file.append(&Line::R(line).to_bytes())?;
-        file.sync_data()?;
-        let record = Record::read(&mut file)?.ok_or_else(|| LedgerError::Corrupt(file.path().to_owned()))?;
-        Ok(record.to_value(&name))
     }
 
     /// Deletes a record whose outcome is known.
@@ -119,7 +114,7 @@ impl Ledger {
         if let Some(plan) = self.plan_used(&record) {
             return Err(AdminError::OfPlan(plan));
         }
-        file.remove()?;
+        self.discard(file, &name)?;
         Ok(name)
     }
 
@@ -128,17 +123,18 @@ impl Ledger {
     fn plan_used(&self, record: &Record) -> Option<String> {
         let is_used = !matches!(record.last(), Some(Line::C(_) | Line::N(_)));
         let claim = record.claim().filter(|claim| is_used && age_of(&claim.at, self.clock.as_ref()) < LONGEST_PLAN)?;
-        claim.plan.clone()
+        // A record that was written anew after its loss may have been a plan's.
+        claim.plan.clone().or_else(|| claim.key.is_empty().then(|| "(unknown)".to_owned()))
     }
 
     fn own(&self, key: &str) -> Result<(String, Locked, Record), AdminError> {
         let name = self.find(key)?;
         let path = self.record_path(&name);
         match Locked::try_open_existing(&path, Mode::Exclusive)? {
-            Existing::Absent => Err(AdminError::NotFound(key.to_owned())),
+            Existing::Absent => Err(self.missing(&name, &path).into()),
             Existing::Held => Err(AdminError::Held),
             Existing::Locked(mut file) => {
-                let record = Record::read(&mut file)?.ok_or(LedgerError::Corrupt(path))?;
+                let record = self.read_record(&mut file, &name)?;
                 Ok((name, file, record))
             }
         }
@@ -146,9 +142,9 @@ impl Ledger {
 
     /// Returns the record that a person means: by its key, or by at least
     /// eight digits of its name.
-    fn find(&self, key: &str) -> Result<String, AdminError> {
+    pub(super) fn find(&self, key: &str) -> Result<String, AdminError> {
         let by_key = self.record_name(key);
-        if self.record_path(&by_key).exists() {
+        if self.record_path(&by_key).exists() || self.witness(&by_key).read()?.is_some() {
             return Ok(by_key);
         }
         let digits = key.to_ascii_lowercase();
@@ -156,11 +152,12 @@ impl Ledger {
             return Err(AdminError::NotFound(key.escape_default().to_string()));
         }
         let mut found = Vec::new();
-        for entry in names_in(&self.folder.join("ledger").join(&digits[..2]))? {
-            if entry.starts_with(&digits[2..]) {
-                found.push(format!("{}{entry}", &digits[..2]));
-            }
+        for folder in [self.folder.join("ledger"), self.seen.clone()] {
+            let names = names_in(&folder.join(&digits[..2]))?.into_iter().filter(|rest| rest.starts_with(&digits[2..]));
+            found.extend(names.map(|rest| format!("{}{rest}", &digits[..2])));
         }
+        found.sort_unstable();
+        found.dedup();
         match found.len() {
             0 => Err(AdminError::NotFound(digits)),
             1 => Ok(found.remove(0)),
@@ -168,7 +165,7 @@ impl Ledger {
         }
     }
 
-    fn walk(&self, mut visit: impl FnMut(&str, Option<Record>)) -> Result<(), StoreError> {
+    fn walk(&self, mut visit: impl FnMut(&str, Result<Record, String>)) -> Result<(), StoreError> {
         let root = self.folder.join("ledger");
         for shard in names_in(&root)? {
             for entry in names_in(&root.join(&shard))? {
@@ -177,7 +174,7 @@ impl Ledger {
                     continue;
                 }
                 if let Some(bytes) = read_if_exists(&root.join(&shard).join(&entry))? {
-                    visit(&name, Record::parse(&bytes));
+                    visit(&name, self.examine(&bytes, &name)?.map(|(record, _)| record));
                 }
             }
         }
@@ -185,7 +182,7 @@ impl Ledger {
     }
 }
 
-fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
+pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

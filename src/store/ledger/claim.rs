@@ -1,11 +1,14 @@
 //! The right to send one write, from the barrier to the outcome.
 
+use super::chain::Chain;
 use super::marks::Mark;
 use super::record::{DispatchLine, Line, ReasonLine, RefusalLine, SuccessLine};
+use super::witness::{RecordWitness, Testimony};
 use crate::crash;
 use crate::error::Code;
-use crate::host::{self, Clock};
+use crate::host::{self, Clock, Random};
 use crate::store::locked::{self, Locked, StoreError};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// The right to send one write, held by the process that will settle it.
@@ -15,8 +18,11 @@ pub struct Claim {
     pub(super) file: Locked,
     pub(super) name: String,
     pub(super) generation: u32,
+    pub(super) chain: Chain,
+    pub(super) witness: Option<RecordWitness>,
     pub(super) mark: Option<Mark>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
     pub(super) dispatched: bool,
 }
 
@@ -29,6 +35,8 @@ pub enum Settlement {
         digest: String,
         /// The answer itself, without secrets, if it is to be kept.
         answer: Option<String>,
+        /// The ids in an answer that is not to be kept.
+        ids: Option<Value>,
     },
     /// It surely was not executed.
     NotExecuted(String),
@@ -64,11 +72,15 @@ impl Claim {
     /// Passes the barrier: after this returns, a byte may leave.
     pub fn dispatch(&mut self, request_id: &str) -> Result<(), StoreError> {
         let line = DispatchLine { at: host::timestamp(self.clock.now()), request_id: request_id.to_owned() };
-        self.file.append(&Line::D(line).to_bytes())?;
+        self.append(&Line::D(line))?;
         crash::point("ledger.after_append_dispatch");
         self.file.sync_data()?;
         if !self.dispatched {
             locked::sync_parent(self.file.path())?;
+        }
+        if let Some(witness) = &self.witness {
+            let testimony = Testimony { generation: self.generation, position: self.chain.position() };
+            witness.write(&testimony, self.random.as_ref())?;
         }
         self.dispatched = true;
         crash::point("ledger.after_dispatch");
@@ -95,15 +107,23 @@ impl Claim {
     fn write(&mut self, settlement: Settlement) -> Result<(), StoreError> {
         let at = host::timestamp(self.clock.now());
         let line = match settlement {
-            Settlement::Succeeded { digest, answer } => Line::S(SuccessLine { at, answer, digest }),
+            Settlement::Succeeded { digest, answer, ids } => Line::S(SuccessLine { at, answer, digest, ids }),
             Settlement::NotExecuted(why) => Line::N(ReasonLine { at, why }),
             Settlement::Refused { status, kind, code, text } => {
                 Line::F(RefusalLine { at, status, kind: kind.text().to_owned(), code, text })
             }
             Settlement::Unknown(why) => Line::U(ReasonLine { at, why }),
         };
-        self.file.append(&line.to_bytes())?;
+        self.append(&line)?;
         crash::point("ledger.after_append_outcome");
         self.file.sync_data()
+    }
+
+    /// What could not be appended is not part of the chain.
+    fn append(&mut self, line: &Line) -> Result<(), StoreError> {
+        let mut chain = self.chain.clone();
+        self.file.append(&chain.push(line))?;
+        self.chain = chain;
+        Ok(())
     }
 }

@@ -10,6 +10,12 @@
 //! behind the last one, and taken away by overwriting it: no moment of a crash,
 //! and no full disk, can take away the mark of another record.
 //!
+//! A marks file that was lost or changed would let an unknown write go out
+//! under another key. So its names stand in a second place, a [`Witness`],
+//! which is written after the file; whoever looks takes the names of both, and
+//! whoever writes puts back what one of them lacks. A name too many costs one
+//! look.
+//!
 //! Two processes that claim the same write under different keys at once must
 //! not both go on. Both publish first and look second: one whose key is not
 //! automatic writes its mark (under the lock of the marks file) and then looks
@@ -20,10 +26,13 @@
 use super::record::{Line, Record};
 use super::{Key, Ledger, LedgerError, Write};
 use crate::crash;
+use crate::host::Random;
 use crate::json;
 use crate::store::create_folder;
 use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
-use std::path::{Path, PathBuf};
+use crate::store::witness::{LONGEST, Witness};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a process may keep a marks file; it holds no more than two syncs.
@@ -33,10 +42,14 @@ const MARKS_WAIT: Duration = Duration::from_secs(30);
 const NAME: usize = 64;
 const LINE: usize = NAME + 1;
 
+/// How many names the second witness has room for. More marks of one write than
+/// that are left by as many crashes; the oldest are in the file alone then.
+const WITNESSED: usize = LONGEST / NAME;
+
 /// The mark of a claim whose key is not automatic.
 #[derive(Debug)]
 pub(super) struct Mark {
-    path: PathBuf,
+    marks: Marks,
     name: String,
 }
 
@@ -44,15 +57,98 @@ impl Mark {
     /// Takes the mark away. Neither durable nor certain: left behind, a mark
     /// costs the next claimant one look.
     pub(super) fn remove(self) {
-        let Ok(Existing::Locked(mut file)) = Locked::open_existing(&self.path, Mode::Exclusive, MARKS_WAIT) else { return };
-        let Ok(lines) = read_lines(&mut file) else { return };
-        let is_mine = |line: &Option<String>| line.as_ref() == Some(&self.name);
-        if lines.iter().flatten().all(|name| *name == self.name) {
-            let _ = file.remove();
-        } else if let Some(index) = lines.iter().position(is_mine) {
-            let _ = file.write_at(offset(index), "-".repeat(NAME).as_bytes());
+        let _ = self.marks.remove(&self.name);
+    }
+}
+
+/// The marks of one write.
+#[derive(Debug)]
+struct Marks {
+    path: PathBuf,
+    witness: Witness,
+    random: Arc<dyn Random>,
+}
+
+impl Marks {
+    /// Returns the names in both places.
+    fn read(&self) -> Result<Vec<String>, StoreError> {
+        match Locked::open_existing(&self.path, Mode::Shared, MARKS_WAIT)? {
+            Existing::Absent => self.witnessed(),
+            Existing::Held => Err(StoreError::Busy(self.path.clone())),
+            Existing::Locked(mut file) => {
+                let lines = read_lines(&mut file)?;
+                let witnessed = self.witnessed()?;
+                let names = union(lines.into_iter().flatten(), &witnessed);
+                if names.len() > witnessed.len() {
+                    // Written by a version that had no witnesses, or lost.
+                    self.testify(&names)?;
+                }
+                Ok(names)
+            }
         }
     }
+
+    /// Adds a name, durably, and returns the ones there were.
+    fn add(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        create_folder(self.path.parent().unwrap_or(&self.path))?;
+        let mut file = Locked::open(&self.path, Mode::Exclusive, MARKS_WAIT)?;
+        let mut lines = read_lines(&mut file)?;
+        let witnessed = self.witnessed()?;
+        crash::point("ledger.before_mark");
+        for wanted in witnessed.iter().map(String::as_str).chain([name]) {
+            if !lines.iter().flatten().any(|other| other == wanted) {
+                let index = lines.iter().position(Option::is_none).unwrap_or(lines.len());
+                file.write_at(offset(index), format!("{wanted}\n").as_bytes())?;
+                match lines.get_mut(index) {
+                    Some(line) => *line = Some(wanted.to_owned()),
+                    None => lines.push(Some(wanted.to_owned())),
+                }
+            }
+        }
+        crash::point("ledger.after_mark");
+        file.sync_data()?;
+        locked::sync_parent(&self.path)?;
+        let names: Vec<String> = lines.into_iter().flatten().collect();
+        self.testify(&names)?;
+        Ok(names.into_iter().filter(|other| other != name).collect())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let Existing::Locked(mut file) = Locked::open_existing(&self.path, Mode::Exclusive, MARKS_WAIT)? else { return Ok(()) };
+        let lines = read_lines(&mut file)?;
+        let index = lines.iter().position(|line| line.as_deref() == Some(name));
+        let others: Vec<String> =
+            union(lines.into_iter().flatten(), &self.witnessed()?).into_iter().filter(|other| other != name).collect();
+        if others.is_empty() {
+            self.witness.remove()?;
+            return file.remove();
+        }
+        self.testify(&others)?;
+        index.map_or(Ok(()), |index| file.write_at(offset(index), "-".repeat(NAME).as_bytes()))
+    }
+
+    fn witnessed(&self) -> Result<Vec<String>, StoreError> {
+        let text = self.witness.read()?.unwrap_or_default();
+        Ok(text.as_bytes().chunks(NAME).filter(|name| is_name(name)).map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+    }
+
+    fn testify(&self, names: &[String]) -> Result<(), StoreError> {
+        self.witness.write(&names[names.len().saturating_sub(WITNESSED)..].concat(), self.random.as_ref())
+    }
+}
+
+fn union(names: impl Iterator<Item = String>, others: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = names.collect();
+    for other in others {
+        if !names.contains(other) {
+            names.push(other.clone());
+        }
+    }
+    names
+}
+
+fn is_name(text: &[u8]) -> bool {
+    text.len() == NAME && text.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// Reads the lines of a marks file; `None` stands for a line that is free:
@@ -61,34 +157,9 @@ fn read_lines(file: &mut Locked) -> Result<Vec<Option<String>>, StoreError> {
     let bytes = file.read_all()?;
     let name = |line: &[u8]| {
         let (name, end) = line.split_at_checked(NAME)?;
-        let is_name = end == b"\n" && name.iter().all(u8::is_ascii_hexdigit);
-        is_name.then(|| String::from_utf8_lossy(name).into_owned())
+        (end == b"\n" && is_name(name)).then(|| String::from_utf8_lossy(name).into_owned())
     };
     Ok(bytes.chunks(LINE).map(name).collect())
-}
-
-fn read_marks(path: &Path) -> Result<Vec<String>, StoreError> {
-    match Locked::open_existing(path, Mode::Shared, MARKS_WAIT)? {
-        Existing::Absent => Ok(Vec::new()),
-        Existing::Held => Err(StoreError::Busy(path.to_owned())),
-        Existing::Locked(mut file) => Ok(read_lines(&mut file)?.into_iter().flatten().collect()),
-    }
-}
-
-/// Adds a name to the marks, durably, and returns the ones there were.
-fn write_mark(path: &Path, name: &str) -> Result<(Mark, Vec<String>), StoreError> {
-    create_folder(path.parent().unwrap_or(path))?;
-    let mut file = Locked::open(path, Mode::Exclusive, MARKS_WAIT)?;
-    let lines = read_lines(&mut file)?;
-    let is_free = |line: &Option<String>| line.as_ref().is_none_or(|other| other == name);
-    let index = lines.iter().position(is_free).unwrap_or(lines.len());
-    crash::point("ledger.before_mark");
-    file.write_at(offset(index), format!("{name}\n").as_bytes())?;
-    crash::point("ledger.after_mark");
-    file.sync_data()?;
-    locked::sync_parent(path)?;
-    let others = lines.into_iter().flatten().filter(|other| other != name).collect();
-    Ok((Mark { path: path.to_owned(), name: name.to_owned() }, others))
 }
 
 fn offset(index: usize) -> u64 {
@@ -103,10 +174,12 @@ impl Ledger {
             // No other record has its fingerprint.
             return Ok(None);
         }
-        let path = self.marks_path(&write.fingerprint);
+        let marks = self.marks(&write.fingerprint);
         let is_implicit = write.key == Key::Auto(1);
-        let (mark, mut others) =
-            if is_implicit { (None, read_marks(&path)?) } else { write_mark(&path, name).map(|(mark, names)| (Some(mark), names))? };
+        let (mark, mut others) = match is_implicit {
+            true => (None, marks.read()?),
+            false => marks.add(name).map(|others| (Some(Mark { marks, name: name.to_owned() }), others))?,
+        };
         if !is_implicit {
             others.push(self.record_name(&Key::Auto(1).text(&write.fingerprint)));
         }
@@ -122,9 +195,9 @@ impl Ledger {
         Ok(mark)
     }
 
-    fn marks_path(&self, fingerprint: &str) -> PathBuf {
+    fn marks(&self, fingerprint: &str) -> Marks {
         let scope = json::sha256_hex(format!("b24-open-v1\0{}\0{}\0{fingerprint}", self.portal, self.principal));
-        self.folder.join("open").join(scope)
+        Marks { path: self.folder.join("open").join(&scope), witness: self.marks_witness(&scope), random: Arc::clone(&self.random) }
     }
 
     /// Refuses when the record is one of this write and somebody holds it or
@@ -132,21 +205,24 @@ impl Ledger {
     /// for another write by now.
     fn check_other(&self, name: &str, fingerprint: &str) -> Result<(), LedgerError> {
         let path = self.record_path(name);
-        let is_same = |record: &Record| record.claim().is_none_or(|claim| claim.fingerprint == fingerprint);
+        let is_same = |record: &Record| record.claim().is_none_or(|claim| claim.fingerprint.is_empty() || claim.fingerprint == fingerprint);
         match Locked::try_open_existing(&path, Mode::Shared)? {
-            Existing::Absent => Ok(()),
+            Existing::Absent => match self.witness(name).read()? {
+                None => Ok(()),
+                Some(_) => Err(self.missing(name, &path)),
+            },
             // The fingerprint of a record never changes: reading it needs no lock.
             Existing::Held => match locked::read_if_exists(&path)?.and_then(|bytes| Record::parse(&bytes)) {
                 Some(record) if !is_same(&record) => Ok(()),
                 Some(_) | None => Err(LedgerError::InProgress(name.to_owned())),
             },
-            Existing::Locked(mut file) => match Record::read(&mut file)? {
-                None => Err(LedgerError::Corrupt(path)),
-                Some(record) if is_same(&record) && record.last().is_some_and(Line::is_open) => {
-                    Err(LedgerError::Unknown { record: name.to_owned() })
+            Existing::Locked(mut file) => {
+                let record = self.read_record(&mut file, name)?;
+                match is_same(&record) && record.last().is_some_and(Line::is_open) {
+                    true => Err(LedgerError::Unknown { record: name.to_owned() }),
+                    false => Ok(()),
                 }
-                Some(_) => Ok(()),
-            },
+            }
         }
     }
 }

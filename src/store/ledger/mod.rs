@@ -13,21 +13,27 @@
 //! 2. **Marks**: look for the same write under other keys ([`marks`]). Any
 //!    record with `D`, `U` or `O` as its last line blocks the write.
 //! 3. **Barrier** ([`Claim::dispatch`]): `D` appended and synchronised, the
-//!    folder synchronised. Only now may a byte leave. A takeover repeats both
-//!    syncs, because the one before may have died between them.
+//!    folder synchronised, the [`witness`] written. Only now may a byte leave.
+//!    A takeover repeats all three, because the one before may have died
+//!    between them.
 //! 4. **Outcome**: exactly one of `S`, `N`, `F`, `U`, synchronised.
 //!
 //! A process that dies before 3 leaves `C`: anybody goes on. One that dies
 //! after 3 leaves `D` without a lock: the next one appends `O` and the outcome
 //! is unknown until a person resolves it. The protocol was model-checked; the
-//! removal of any sync but that of `C` gives a duplicate.
+//! removal of any sync but that of `C` gives a duplicate. With one damage of
+//! the record or of its witness at any moment it holds, too; with the witness
+//! written after the first byte it does not.
 
 pub mod admin;
+pub mod chain;
 mod claim;
 mod marks;
 pub mod record;
 mod refusal;
+mod resolve;
 mod retention;
+mod witness;
 
 pub use claim::{Claim, Settlement};
 pub use refusal::LedgerError;
@@ -39,10 +45,15 @@ use crate::json;
 use crate::risk::Risk;
 use crate::store::locked::{Existing, Locked, Mode, StoreError};
 use crate::store::temporary_name;
+use chain::Chain;
 use record::{ClaimLine, Line, Owner, ReasonLine, Record, Verdict};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How the keys of a worker's calls begin; no other key may.
+const ONCE: &str = "queue:";
 
 /// Under which key a write is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +85,7 @@ impl Key {
     /// Returns the text of the key of a worker's call.
     #[must_use]
     pub fn once(nonce: &str) -> String {
-        format!("queue:{nonce}")
+        format!("{ONCE}{nonce}")
     }
 }
 
@@ -143,11 +154,15 @@ pub struct Done {
     pub answer: Option<String>,
     /// SHA-256 of the answer.
     pub digest: Option<String>,
+    /// The ids in an answer that was too long to be kept.
+    pub ids: Option<Value>,
 }
 
 /// The ledger of one user of one portal.
 pub struct Ledger {
     folder: PathBuf,
+    /// Where the witnesses are.
+    seen: PathBuf,
     portal: String,
     principal: String,
     clock: Arc<dyn Clock>,
@@ -173,7 +188,14 @@ impl Ledger {
     /// Opens the ledger of a user of a portal. Nothing is created yet.
     #[must_use]
     pub fn new(folder: PathBuf, portal: String, principal: String, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Ledger {
-        Ledger { folder, portal, principal, clock, random }
+        Ledger { seen: folder.join("seen"), folder, portal, principal, clock, random }
+    }
+
+    /// Keeps the witnesses in another folder, so that the loss of a whole
+    /// folder is seen, too.
+    #[must_use]
+    pub fn with_witnesses_in(self, seen: PathBuf) -> Ledger {
+        Ledger { seen, ..self }
     }
 
     /// Returns the name of the record of a key.
@@ -204,19 +226,29 @@ impl Ledger {
     fn claim_record(&self, write: &Write, name: &str, siblings: &[String], reuse: &Reuse) -> Result<Claimed, LedgerError> {
         let path = self.record_path(name);
         self.create_folders(&path)?;
-        let first = self.claim_line(write, 1);
-        let file = match Locked::create_new(&path, &Line::C(first).to_bytes(), &temporary_name(self.random.as_ref()))? {
-            Some(file) => Some((file, 1)),
+        let owned = match self.create(write, name, &path)? {
+            Some(owned) => owned,
             None => match self.take_over(write, name, &path, reuse)? {
-                Taken::Own(file, generation) => Some((file, generation)),
+                Taken::Own(owned) => owned,
                 Taken::Done(done) => return Ok(Claimed::Done(done)),
             },
         };
-        let Some((file, generation)) = file else { return Err(LedgerError::Corrupt(path)) };
         crash::point("ledger.after_claim");
         let mark = self.check_marks(write, name, siblings)?;
         self.sweep_sometimes(&path);
-        Ok(Claimed::Fresh(Claim { file, name: name.to_owned(), generation, mark, clock: Arc::clone(&self.clock), dispatched: false }))
+        let witness = (!matches!(write.key, Key::Once(_))).then(|| self.witness(name));
+        let Owned { file, generation, chain } = owned;
+        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
+        Ok(Claimed::Fresh(Claim { file, name: name.to_owned(), generation, chain, witness, mark, clock, random, dispatched: false }))
+    }
+
+    /// Creates the record of a write; `None` when there is one.
+    fn create(&self, write: &Write, name: &str, path: &Path) -> Result<Option<Owned>, LedgerError> {
+        let mut chain = Chain::default();
+        let first = chain.push(&Line::C(self.claim_line(write, 1)));
+        let Some(file) = Locked::create_new(path, &first, &temporary_name(self.random.as_ref()))? else { return Ok(None) };
+        let file = if matches!(write.key, Key::Once(_)) { file } else { self.refuse_missing(file, name)? };
+        Ok(Some(Owned { file, generation: 1, chain }))
     }
 
     /// Looks at a record that exists, first as a reader, then as its owner.
@@ -225,41 +257,54 @@ impl Ledger {
             let mut file = match Locked::open_existing(path, mode, reuse.wait)? {
                 Existing::Locked(file) => file,
                 // Gone between two looks (garbage collection): begin again.
-                Existing::Absent => return self.retry_create(write, name, path),
+                Existing::Absent => {
+                    let created = self.create(write, name, path)?;
+                    return created.map(Taken::Own).ok_or_else(|| LedgerError::InProgress(name.to_owned()));
+                }
                 Existing::Held => return Err(LedgerError::InProgress(name.to_owned())),
             };
-            let record = Record::read(&mut file)?.ok_or_else(|| LedgerError::Corrupt(path.to_owned()))?;
-            let generation = record.claim().map_or(1, |claim| claim.generation);
+            let record = self.read_record(&mut file, name)?;
+            let claim = record.claim();
+            if claim.is_some_and(|claim| !claim.key.is_empty() && self.record_name(&claim.key) != name) {
+                return Err(LedgerError::damaged(name, path, "is the record of another key".to_owned()));
+            }
+            let generation = claim.map_or(1, |claim| claim.generation);
+            let mut chain = Chain::behind(&record);
             match decide(&record, name, write, reuse, self.clock.as_ref()) {
                 Decision::Done(done) => return Ok(Taken::Done(done)),
                 Decision::Refuse(error) => return Err(error),
                 _ if mode == Mode::Shared => {}
                 Decision::Orphan => {
-                    file.truncate(record.valid)?;
-                    let line = ReasonLine { at: self.now(), why: "the process that sent it died".to_owned() };
-                    file.append(&Line::O(line).to_bytes())?;
-                    file.sync_data()?;
+                    self.close_orphan(&mut file, name, &record)?;
                     return Err(LedgerError::Unknown { record: name.to_owned() });
                 }
                 Decision::Continue => {
                     file.truncate(record.valid)?;
-                    return Ok(Taken::Own(file, generation));
+                    return Ok(Taken::Own(Owned { file, generation, chain }));
                 }
                 Decision::Anew => {
                     file.truncate(record.valid)?;
-                    file.append(&Line::C(self.claim_line(write, generation + 1)).to_bytes())?;
-                    return Ok(Taken::Own(file, generation + 1));
+                    file.append(&chain.push(&Line::C(self.claim_line(write, generation + 1))))?;
+                    return Ok(Taken::Own(Owned { file, generation: generation + 1, chain }));
                 }
             }
         }
         Err(LedgerError::InProgress(name.to_owned()))
     }
 
-    fn retry_create(&self, write: &Write, name: &str, path: &Path) -> Result<Taken, LedgerError> {
-        match Locked::create_new(path, &Line::C(self.claim_line(write, 1)).to_bytes(), &temporary_name(self.random.as_ref()))? {
-            Some(file) => Ok(Taken::Own(file, 1)),
-            None => Err(LedgerError::InProgress(name.to_owned())),
+    /// Notes that the owner of a dispatch died. What stands behind the dispatch
+    /// and cannot be read may be the outcome: it is kept for the person who
+    /// has to find out.
+    fn close_orphan(&self, file: &mut Locked, name: &str, record: &Record) -> Result<(), LedgerError> {
+        let rest = file.read_from(record.valid)?;
+        let mut why = "the process that sent it died".to_owned();
+        if !rest.is_empty() {
+            let place = self.keep_aside(name, &rest)?;
+            why = format!("{} bytes behind the dispatch cannot be read; they are kept in {}", rest.len(), place.display());
         }
+        file.truncate(record.valid)?;
+        file.append(&Chain::behind(record).push(&Line::O(ReasonLine { at: self.now(), why })))?;
+        Ok(file.sync_data()?)
     }
 
     fn create_folders(&self, path: &Path) -> Result<(), StoreError> {
@@ -287,8 +332,15 @@ impl Ledger {
 }
 
 enum Taken {
-    Own(Locked, u32),
+    Own(Owned),
     Done(Done),
+}
+
+/// A record that this process owns.
+struct Owned {
+    file: Locked,
+    generation: u32,
+    chain: Chain,
 }
 
 /// Says what the state of a record means for a write: the table of the
@@ -296,7 +348,9 @@ enum Taken {
 fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn Clock) -> Decision {
     let record_name = name.to_owned();
     let (Some(claim), Some(last)) = (record.claim(), record.last()) else { return Decision::Orphan };
-    if claim.fingerprint != write.fingerprint {
+    // A record that a person wrote anew after the loss of the old one may not
+    // know what it was about.
+    if !claim.fingerprint.is_empty() && claim.fingerprint != write.fingerprint {
         return Decision::Refuse(LedgerError::KeyReused { record: record_name, method: claim.method.clone() });
     }
     let is_auto = matches!(write.key, Key::Auto(_));
@@ -316,13 +370,15 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
             Decision::Refuse(LedgerError::RefusedBefore { record: record_name, kind, code: line.code.clone(), text: line.text.clone() })
         }
         Line::S(line) => {
-            let done = Done { record: record_name, at: line.at.clone(), answer: line.answer.clone(), digest: Some(line.digest.clone()) };
+            let (at, digest) = (line.at.clone(), Some(line.digest.clone()));
+            let done = Done { record: record_name, at, answer: line.answer.clone(), digest, ids: line.ids.clone() };
             decide_done(done, write, reuse, clock)
         }
         Line::R(line) => match line.verdict {
+            Verdict::NotExecuted if claim.fingerprint.is_empty() => Decision::Anew,
             Verdict::NotExecuted => Decision::Continue,
             Verdict::Executed => {
-                let done = Done { record: record_name, at: line.at.clone(), answer: None, digest: None };
+                let done = Done { record: record_name, at: line.at.clone(), answer: None, digest: None, ids: None };
                 decide_done(done, write, reuse, clock)
             }
             Verdict::Abandoned if is_auto && reuse.again => Decision::Anew,

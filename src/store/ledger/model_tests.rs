@@ -1,6 +1,8 @@
 //! The ledger against a model of it: whatever the order of claims, dispatches,
 //! outcomes, deaths and decisions, the same write is never claimed twice at
-//! once, and an unknown outcome stops it under every key.
+//! once, and an unknown outcome stops it under every key. In between, records,
+//! marks and witnesses are damaged, one at a time: what may have been sent is
+//! not claimed again.
 
 use super::*;
 use crate::host::SystemRandom;
@@ -87,6 +89,51 @@ enum Step {
     Resolve(usize, Verdict),
     Forget(usize),
     Later,
+    /// A record is damaged, claimed, and put right again.
+    Damage(usize, Damage, Flag),
+    /// The witness of a record goes; the record is claimed.
+    LoseWitness(usize),
+    /// The marks of a write are lost, and stay so.
+    LoseMarks(usize),
+}
+
+/// What happens to the file of a record.
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Remove,
+    Empty,
+    /// All lines from this one on go.
+    Cut(usize),
+    RemoveLine(usize),
+    DoubleLine(usize),
+    SwapLines(usize),
+    FlipIn(usize),
+    /// An older copy is put back.
+    Older(usize),
+}
+
+impl Damage {
+    /// Returns what is left; `None` when that is no file.
+    fn of(self, bytes: &[u8], older: &[Vec<u8>]) -> Option<Vec<u8>> {
+        let mut lines: Vec<Vec<u8>> = bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        let count = lines.len();
+        let at = |number: usize| number % count;
+        match self {
+            Damage::Remove => return None,
+            Damage::Empty => lines.clear(),
+            Damage::Cut(number) => lines.truncate(at(number)),
+            Damage::RemoveLine(number) => drop(lines.remove(at(number))),
+            Damage::DoubleLine(number) => lines.insert(at(number), lines[at(number)].clone()),
+            Damage::SwapLines(number) => lines.swap(at(number), at(number + 1)),
+            Damage::FlipIn(number) => {
+                let (line, place) = (at(number), number % 97);
+                let place = place % lines[line].len();
+                lines[line][place] ^= 4;
+            }
+            Damage::Older(number) => return Some(older[number % older.len()].clone()),
+        }
+        Some(lines.concat())
+    }
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -102,6 +149,24 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (any::<usize>(), verdict).prop_map(|(record, verdict)| Step::Resolve(record, verdict)),
         1 => any::<usize>().prop_map(Step::Forget),
         1 => Just(Step::Later),
+        3 => (any::<usize>(), damages(), prop_oneof![Just(Flag::None), Just(Flag::Again), Just(Flag::Skip), Just(Flag::RetryFailed)])
+            .prop_map(|(record, damage, flag)| Step::Damage(record, damage, flag)),
+        1 => any::<usize>().prop_map(Step::LoseWitness),
+        1 => (0..2_usize).prop_map(Step::LoseMarks),
+    ]
+}
+
+fn damages() -> impl Strategy<Value = Damage> {
+    let line = || 0..1_000_usize;
+    prop_oneof![
+        Just(Damage::Remove),
+        Just(Damage::Empty),
+        line().prop_map(Damage::Cut),
+        line().prop_map(Damage::RemoveLine),
+        line().prop_map(Damage::DoubleLine),
+        line().prop_map(Damage::SwapLines),
+        line().prop_map(Damage::FlipIn),
+        line().prop_map(Damage::Older),
     ]
 }
 
@@ -130,6 +195,7 @@ enum Said {
     Repeated,
     Abandoned,
     RefusedBefore,
+    Damaged,
 }
 
 struct Pair {
@@ -138,6 +204,23 @@ struct Pair {
     ledger: Ledger,
     model: BTreeMap<String, Known>,
     claims: Vec<(String, Claim)>,
+    /// What the files of the records held before.
+    older: BTreeMap<String, Vec<Vec<u8>>>,
+}
+
+/// The number of a key, by its text.
+fn number_of(name: &str) -> usize {
+    match name {
+        "plan" => 3,
+        "key-1" => 1,
+        "key-2" => 2,
+        _ => 0,
+    }
+}
+
+fn write(number: usize, write: usize) -> Write {
+    let (key, fingerprint) = (key(number), format!("write-{write}"));
+    Write { key, fingerprint, method: "m".to_owned(), api: "v2", risk: Risk::Write, plan: None, replay_safe: false }
 }
 
 fn key(number: usize) -> Key {
@@ -153,7 +236,7 @@ impl Pair {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(HandClock::default());
         let ledger = Ledger::new(folder.path().join("p"), "p".to_owned(), "u".to_owned(), Arc::clone(&clock) as _, Arc::new(SystemRandom));
-        Pair { _folder: folder, clock, ledger, model: BTreeMap::new(), claims: Vec::new() }
+        Pair { _folder: folder, clock, ledger, model: BTreeMap::new(), claims: Vec::new(), older: BTreeMap::new() }
     }
 
     fn now(&self) -> i64 {
@@ -166,6 +249,9 @@ impl Pair {
             Step::Later => drop(self.clock.0.fetch_add(WINDOW + 1, Ordering::SeqCst)),
             Step::Resolve(record, verdict) => self.resolve(record, verdict),
             Step::Forget(record) => self.forget(record),
+            Step::Damage(record, damage, flag) => self.damage(record, damage, flag),
+            Step::LoseWitness(record) => self.lose_witness(record),
+            Step::LoseMarks(write) => self.lose_marks(write),
             Step::Dispatch(claim) | Step::Withdraw(claim) | Step::Settle(claim, _) | Step::Drop(claim) => {
                 if !self.claims.is_empty() {
                     self.proceed(claim % self.claims.len(), step);
@@ -175,9 +261,7 @@ impl Pair {
     }
 
     fn claim(&mut self, number: usize, write: usize, flag: Flag) {
-        let fingerprint = format!("write-{write}");
-        let wanted =
-            Write { key: key(number), fingerprint, method: "m".to_owned(), api: "v2", risk: Risk::Write, plan: None, replay_safe: false };
+        let wanted = self::write(number, write);
         let name = wanted.key.text(&wanted.fingerprint);
         let (expected, after) = self.expected(&name, number == 0, write, flag);
         let claimed = self.ledger.claim(std::slice::from_ref(&wanted), &flag.reuse());
@@ -247,7 +331,9 @@ impl Pair {
             // Only what was dispatched has an outcome.
             Step::Settle(_, end) if known.state == State::Dispatched => {
                 let (settlement, state) = match end {
-                    State::Succeeded(_) => (Settlement::Succeeded { digest: String::new(), answer: None }, State::Succeeded(now)),
+                    State::Succeeded(_) => {
+                        (Settlement::Succeeded { digest: String::new(), answer: None, ids: None }, State::Succeeded(now))
+                    }
                     State::Refused => (
                         Settlement::Refused { status: 400, kind: Code::ApiError, code: "X".to_owned(), text: String::new() },
                         State::Refused,
@@ -284,11 +370,72 @@ impl Pair {
         assert_eq!(forgotten.is_ok(), !known.is_open() && !known.is_held, "{name} {known:?}");
         if forgotten.is_ok() {
             self.model.remove(&name);
+            self.older.remove(&name);
         }
     }
 
+    /// Damages a record that nobody holds, and sees what a claim of its key and
+    /// one of another key say. Then the record is as before.
+    fn damage(&mut self, record: usize, damage: Damage, flag: Flag) {
+        let Some((name, known)) = self.pick(record).filter(|(_, known)| !known.is_held) else { return };
+        let path = self.ledger.record_path(&self.ledger.record_name(&name));
+        let bytes = std::fs::read(&path).unwrap();
+        let damaged = damage.of(&bytes, &self.older[&name]);
+        let put = |bytes: Option<&Vec<u8>>| match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        };
+        let (expected, _) = self.expected(&name, number_of(&name) == 0, known.write, flag);
+        put(damaged.as_ref());
+        let got = self.try_claim(&write(number_of(&name), known.write), flag);
+        let context = format!("{name} {damage:?} {flag:?}: {got:?} of {:?}", self.model);
+        assert!(got != Said::Fresh || expected.contains(&Said::Fresh), "{context}");
+        let is_undispatched = matches!(known.state, State::Claimed | State::NotExecuted);
+        assert!(got != Said::Done || expected.contains(&Said::Done) || is_undispatched, "{context}");
+        if got == Said::Damaged {
+            let rows = self.ledger.list(false).unwrap();
+            assert!(rows.iter().any(|row| row["state"] == "damaged" || row["state"] == "missing"), "{context}");
+        }
+        put(Some(&bytes)); // The claim may have written.
+        put(damaged.as_ref());
+        let elsewhere = Write { key: Key::Given("key-9".to_owned()), ..write(1, known.write) };
+        let blocked = self
+            .model
+            .values()
+            .any(|known| known.write == elsewhere.fingerprint[6..].parse::<usize>().unwrap() && (known.is_held || known.is_open()));
+        assert!(self.try_claim(&elsewhere, Flag::None) != Said::Fresh || !blocked, "{context} under another key");
+        let _ = self.ledger.forget("key-9");
+        put(Some(&bytes));
+    }
+
+    fn try_claim(&self, wanted: &Write, flag: Flag) -> Said {
+        match self.ledger.claim(std::slice::from_ref(wanted), &flag.reuse()) {
+            Ok(claimed) if matches!(claimed[0], Claimed::Fresh(_)) => Said::Fresh,
+            Ok(_) => Said::Done,
+            Err((_, error)) => said(&error),
+        }
+    }
+
+    fn lose_witness(&mut self, record: usize) {
+        let Some((name, known)) = self.pick(record).filter(|(_, known)| !known.is_held) else { return };
+        self.ledger.witness(&self.ledger.record_name(&name)).remove().unwrap();
+        self.claim(number_of(&name), known.write, Flag::None);
+    }
+
+    fn lose_marks(&self, write: usize) {
+        let scope = json::sha256_hex(format!("b24-open-v1\0p\0u\0write-{write}"));
+        let _ = std::fs::remove_file(self.ledger.folder.join("open").join(scope));
+    }
+
     /// What must hold whatever happened.
-    fn check(&self) {
+    fn check(&mut self) {
+        for name in self.model.keys() {
+            let bytes = std::fs::read(self.ledger.record_path(&self.ledger.record_name(name))).unwrap();
+            let older = self.older.entry(name.clone()).or_default();
+            if older.last() != Some(&bytes) {
+                older.push(bytes);
+            }
+        }
         for write in 0..2 {
             let held = self.model.values().filter(|known| known.is_held && known.write == write).count();
             assert!(held <= 1, "{:?}", self.model);
@@ -296,7 +443,7 @@ impl Pair {
         assert_eq!(self.claims.len(), self.model.values().filter(|known| known.is_held).count());
         let rows = self.ledger.list(true).unwrap();
         assert_eq!(rows.len(), self.model.len());
-        assert!(rows.iter().all(|row| row["state"] != "damaged"));
+        assert!(rows.iter().all(|row| row["state"] != "damaged" && row["state"] != "missing"));
     }
 }
 
@@ -308,7 +455,8 @@ fn said(error: &LedgerError) -> Said {
         LedgerError::LooksRepeated { .. } => Said::Repeated,
         LedgerError::Abandoned(_) => Said::Abandoned,
         LedgerError::RefusedBefore { .. } => Said::RefusedBefore,
-        LedgerError::Corrupt(_) | LedgerError::Store(_) => panic!("{error}"),
+        LedgerError::Damaged { .. } => Said::Damaged,
+        LedgerError::Store(_) => panic!("{error}"),
     }
 }
 

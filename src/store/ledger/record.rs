@@ -1,12 +1,14 @@
 //! One ledger record: an append-only file of checked lines.
 //!
-//! Each line is `<crc32c, 8 hex digits> <compact JSON>\n`; the state is the
-//! last valid line. A last line without its newline or with a wrong checksum
-//! is what a crash leaves behind: it is ignored and cut by the next owner. A
-//! wrong checksum before the last line, or no valid line at all, is damage:
-//! the record is never executed again.
+//! Each line carries a check of itself and of all lines before it
+//! ([`chain`](super::chain)); the state is the last valid line. A last line
+//! without its newline or with a wrong check is what a crash leaves behind: it
+//! is ignored and cut by the next owner. A wrong check before the last line, a
+//! line where the protocol writes none, or no valid line at all, is damage: the
+//! record is never executed again. What the file itself cannot show, that it
+//! lost its end, its [`witness`](super::witness) tells.
 
-use crate::store::locked::{Locked, StoreError};
+use super::chain;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -113,6 +115,9 @@ pub struct SuccessLine {
     pub answer: Option<String>,
     /// SHA-256 of the answer.
     pub digest: String,
+    /// The ids in an answer that is too long to be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Value>,
 }
 
 /// An operator's decision.
@@ -182,10 +187,11 @@ impl Line {
         }
     }
 
-    /// Returns the line as bytes, with checksum and newline.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let json = serde_json::to_string(self).unwrap_or_default();
+    /// Returns the line as bytes, in the form that was written before lines
+    /// were chained.
+    #[cfg(test)]
+    pub(super) fn to_old_bytes(&self) -> Vec<u8> {
+        let json = serde_json::to_string(self).unwrap();
         format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes()
     }
 }
@@ -197,35 +203,15 @@ pub struct Record {
     pub lines: Vec<Line>,
     /// Length of the valid part in bytes; a torn last line lies behind it.
     pub valid: u64,
+    /// For each line, what it and all before it add up to.
+    pub checks: Vec<String>,
 }
 
 impl Record {
     /// Reads a record from its bytes; `None` when it is damaged.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Record> {
-        let mut record = Record { lines: Vec::new(), valid: 0 };
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let newline = rest.iter().position(|byte| *byte == b'\n');
-            let text = &rest[..newline.unwrap_or(rest.len())];
-            let is_last = newline.is_none_or(|newline| newline + 1 == rest.len());
-            match (newline, parse_line(text)) {
-                (Some(newline), Some(line)) => {
-                    record.lines.push(line);
-                    record.valid += newline as u64 + 1;
-                    rest = &rest[newline + 1..];
-                }
-                _ if is_last => break,
-                _ => return None,
-            }
-        }
-        record.claim()?;
-        Some(record)
-    }
-
-    /// Reads a record from its locked file.
-    pub fn read(file: &mut Locked) -> Result<Option<Record>, StoreError> {
-        Ok(Record::parse(&file.read_all()?))
+        chain::parse(bytes).ok()
     }
 
     /// Returns the newest claim.
@@ -261,18 +247,9 @@ impl Record {
     }
 }
 
-fn parse_line(text: &[u8]) -> Option<Line> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (checksum, json) = text.split_at_checked(8)?;
-    let json = json.strip_prefix(' ')?;
-    if checksum != format!("{:08x}", crc32c::crc32c(json.as_bytes())) {
-        return None;
-    }
-    serde_json::from_str(json).ok()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use super::chain::Chain;
     use super::*;
     use proptest::prelude::*;
 
@@ -295,10 +272,63 @@ pub(super) mod tests {
         Line::D(DispatchLine { at: "2026-01-01T00:00:01.000Z".to_owned(), request_id: "r".to_owned() })
     }
 
+    fn success() -> Line {
+        Line::S(SuccessLine { at: "2026-01-01T00:00:02.000Z".to_owned(), answer: None, digest: "d".to_owned(), ids: None })
+    }
+
+    #[test]
+    fn lines_that_are_removed_doubled_or_moved_are_damage() {
+        let mut whole = Chain::default();
+        let lines: Vec<Vec<u8>> =
+            [claim(1), dispatch(), success(), claim(2), dispatch(), success()].iter().map(|line| whole.push(line)).collect();
+        let is_damage = |lines: &[Vec<u8>]| Record::parse(&lines.concat()).is_none();
+        assert!(!is_damage(&lines));
+        for at in 0..lines.len() {
+            let mut doubled = lines.clone();
+            doubled.insert(at, lines[at].clone());
+            doubled.push(Vec::from("x\n"));
+            assert!(is_damage(&doubled), "doubled {at}");
+        }
+        for at in 0..lines.len() - 1 {
+            let mut removed = lines.clone();
+            removed.remove(at);
+            removed.push(Vec::from("x\n"));
+            assert!(is_damage(&removed), "removed {at}");
+            let mut swapped = lines.clone();
+            swapped.swap(at, at + 1);
+            swapped.push(Vec::from("x\n"));
+            assert!(is_damage(&swapped), "swapped {at}");
+        }
+        let old: Vec<u8> = [claim(1), dispatch(), success()].iter().flat_map(Line::to_old_bytes).collect();
+        let record = Record::parse(&old).unwrap();
+        let continued = [old.clone(), Chain::behind(&record).push(&claim(2))].concat();
+        assert_eq!(Record::parse(&continued).unwrap().lines.len(), 4);
+        assert!(
+            Record::parse(&[continued, dispatch().to_old_bytes(), Vec::from("x\n")].concat()).is_none(),
+            "once chained, always chained"
+        );
+    }
+
     #[test]
     fn a_torn_tail_is_ignored_at_every_byte() {
-        let whole = [claim(1).to_bytes(), dispatch().to_bytes()].concat();
-        let first = claim(1).to_bytes().len();
+        for (whole, first) in [bytes(&[claim(1), dispatch()]), old_bytes(&[claim(1), dispatch()])] {
+            a_torn_tail_is_ignored_in(&whole, first);
+        }
+    }
+
+    /// Returns the lines as they are written, and the length of the first.
+    pub(in crate::store::ledger) fn bytes(lines: &[Line]) -> (Vec<u8>, usize) {
+        let mut chain = Chain::default();
+        let parts: Vec<Vec<u8>> = lines.iter().map(|line| chain.push(line)).collect();
+        (parts.concat(), parts[0].len())
+    }
+
+    fn old_bytes(lines: &[Line]) -> (Vec<u8>, usize) {
+        let parts: Vec<Vec<u8>> = lines.iter().map(Line::to_old_bytes).collect();
+        (parts.concat(), parts[0].len())
+    }
+
+    fn a_torn_tail_is_ignored_in(whole: &[u8], first: usize) {
         for length in first..whole.len() {
             let record = Record::parse(&whole[..length]).unwrap();
             assert_eq!((record.lines.len(), record.valid), (1, first as u64), "{length}");
@@ -310,19 +340,19 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_bit_never_changes_the_state_unnoticed(bit in 0_usize..8 * 300) {
-            let lines = [claim(1), dispatch(), claim(2)];
-            let mut bytes: Vec<u8> = lines.iter().flat_map(Line::to_bytes).collect();
-            let bit = bit % (bytes.len() * 8);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            let before_last = bit / 8 < claim(1).to_bytes().len() + dispatch().to_bytes().len() - 1;
-            match Record::parse(&bytes) {
+        fn a_flipped_bit_never_changes_the_state_unnoticed(bit in 0_usize..8 * 900) {
+            let lines = [claim(1), dispatch(), success(), claim(2)];
+            let (mut whole, _) = bytes(&lines);
+            let bit = bit % (whole.len() * 8);
+            whole[bit / 8] ^= 1 << (bit % 8);
+            let before_last = bit / 8 < bytes(&lines[..3]).0.len() - 1;
+            match Record::parse(&whole) {
                 None => {}
                 Some(record) => {
                     // Only the end may be dropped as torn: the last line, or with
                     // the newline before it the last two, never an earlier one.
                     prop_assert!(!before_last);
-                    prop_assert!((1..=2).contains(&record.lines.len()));
+                    prop_assert!((2..=3).contains(&record.lines.len()));
                 }
             }
         }

@@ -3,7 +3,7 @@
 use crate::error::{Code, Coded};
 use crate::store::locked::StoreError;
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the ledger refuses a write.
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +48,34 @@ pub enum LedgerError {
         /// The portal's text.
         text: String,
     },
-    /// The record is damaged.
-    #[error("the ledger record {} is damaged; its write is not sent", .0.display())]
-    Corrupt(PathBuf),
+    /// The record is damaged, or gone.
+    #[error("the ledger record {} {problem}; its write is not sent", path.display())]
+    Damaged {
+        /// The record.
+        record: String,
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A file could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl LedgerError {
+    /// Says what is wrong with a record.
+    pub(super) fn damaged(record: &str, path: &Path, problem: String) -> LedgerError {
+        LedgerError::Damaged { record: record.to_owned(), path: path.to_owned(), problem }
+    }
+}
+
+/// Says how a person ends what b24 must not decide.
+fn look_and_resolve(record: &str) -> String {
+    format!(
+        "Look on the portal whether it happened; then a person runs b24 ledger resolve {} --as executed|not-executed|abandoned --reason TEXT",
+        &record[..16]
+    )
 }
 
 impl Coded for LedgerError {
@@ -65,7 +87,7 @@ impl Coded for LedgerError {
             LedgerError::LooksRepeated { .. } => Code::LooksRepeated,
             LedgerError::Abandoned(_) => Code::Abandoned,
             LedgerError::RefusedBefore { kind, .. } => *kind,
-            LedgerError::Corrupt(_) => Code::LedgerCorrupt,
+            LedgerError::Damaged { .. } => Code::LedgerCorrupt,
             LedgerError::Store(error) => error.code(),
         }
     }
@@ -74,17 +96,11 @@ impl Coded for LedgerError {
         Some(match self {
             LedgerError::InProgress(_) => "Wait for the other process, or use --wait".to_owned(),
             LedgerError::KeyReused { .. } => "Use a new key for a new write".to_owned(),
-            LedgerError::Unknown { record } => format!(
-                "Look on the portal whether it happened; then a person runs b24 ledger resolve {} --as executed|not-executed|abandoned --reason TEXT",
-                &record[..16]
-            ),
+            LedgerError::Unknown { record } | LedgerError::Damaged { record, .. } => look_and_resolve(record),
             LedgerError::LooksRepeated { .. } => "If the repetition is meant, say --again".to_owned(),
             LedgerError::Abandoned(_) => "Use a new key if the write is wanted after all".to_owned(),
             LedgerError::RefusedBefore { .. } => {
                 "Correct the call and use a new key or plan; --retry-failed sends the same call again under a key".to_owned()
-            }
-            LedgerError::Corrupt(_) => {
-                "Look on the portal whether the write happened, then move the file away; nothing was sent".to_owned()
             }
             LedgerError::Store(error) => return error.hint(),
         })
@@ -97,8 +113,9 @@ impl Coded for LedgerError {
             | LedgerError::KeyReused { record, .. }
             | LedgerError::Unknown { record }
             | LedgerError::LooksRepeated { record, .. }
+            | LedgerError::Damaged { record, .. }
             | LedgerError::RefusedBefore { record, .. } => record,
-            LedgerError::Corrupt(_) | LedgerError::Store(_) => return Map::new(),
+            LedgerError::Store(_) => return Map::new(),
         };
         let mut details = Map::from_iter([("ledger".to_owned(), Value::from(record.as_str()))]);
         if let LedgerError::RefusedBefore { code, .. } = self {

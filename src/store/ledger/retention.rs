@@ -8,7 +8,7 @@
 
 use super::Ledger;
 use super::record::{Line, Record, Verdict};
-use crate::store::locked::{Existing, Locked, Mode};
+use crate::store::locked::{Existing, Locked, Mode, StoreError};
 use chrono::{DateTime, Utc};
 use std::path::Path;
 use std::time::Duration;
@@ -35,6 +35,13 @@ impl Ledger {
         }
     }
 
+    /// Deletes a record that its owner has read and found whole: first its
+    /// witness, because a witness alone means that the record was lost.
+    pub(super) fn discard(&self, file: Locked, name: &str) -> Result<(), StoreError> {
+        self.witness(name).remove()?;
+        file.remove()
+    }
+
     fn sweep(&self, folder: &Path, except: &Path) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         let now = self.clock.now();
@@ -46,13 +53,30 @@ impl Ledger {
                 continue;
             }
             let Ok(Existing::Locked(mut file)) = Locked::try_open_existing(&path, Mode::Exclusive) else { continue };
-            if let Ok(Some(record)) = Record::read(&mut file)
-                && record.last().is_some_and(|last| is_over(last, now))
-            {
-                let _ = file.remove();
+            let Ok(bytes) = file.read_all() else { continue };
+            match record_name(&path) {
+                // A damaged record stays: it is a person's to settle.
+                Some(name) => {
+                    if let Ok(Ok((record, _))) = self.examine(&bytes, &name)
+                        && record.last().is_some_and(|last| is_over(last, now))
+                    {
+                        let _ = self.discard(file, &name);
+                    }
+                }
+                // A temporary file that a crash left has no witness.
+                None if Record::parse(&bytes).is_some_and(|record| record.last().is_some_and(|last| is_over(last, now))) => {
+                    let _ = file.remove();
+                }
+                None => {}
             }
         }
     }
+}
+
+/// Returns the name of the record whose file this is.
+fn record_name(path: &Path) -> Option<String> {
+    let [shard, rest] = [path.parent()?.file_name()?.to_str()?, path.file_name()?.to_str()?];
+    (shard.len() == 2 && rest.len() == 62).then(|| format!("{shard}{rest}"))
 }
 
 fn is_over(last: &Line, now: DateTime<Utc>) -> bool {
@@ -71,38 +95,52 @@ fn is_older(time: DateTime<Utc>, now: DateTime<Utc>, age: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::claim;
+    use super::super::chain::{self, Position};
+    use super::super::record::tests::{bytes, claim};
     use super::super::record::{DispatchLine, ReasonLine, SuccessLine};
+    use super::super::witness::Testimony;
     use super::*;
     use crate::host::{Clock, SystemClock, SystemRandom};
+    use crate::store::create_folder;
     use std::fs::FileTimes;
     use std::sync::Arc;
 
     #[test]
-    fn old_outcomes_go_and_unknown_ones_stay() {
+    fn old_outcomes_go_and_unknown_and_damaged_ones_stay() {
         let folder = tempfile::tempdir().unwrap();
         let at = "2020-01-01T00:00:00.000Z".to_owned();
         let reason = || ReasonLine { at: at.clone(), why: String::new() };
-        let success = |at: &str| Line::S(SuccessLine { at: at.to_owned(), answer: None, digest: String::new() });
+        let success = |at: &str| Line::S(SuccessLine { at: at.to_owned(), answer: None, digest: String::new(), ids: None });
+        let dispatch = || Line::D(DispatchLine { at: at.clone(), request_id: String::new() });
         let now = crate::host::timestamp(SystemClock.now());
         let cases = [
-            ("done", success(&at), false),
-            ("refused", Line::N(reason()), false),
-            ("dispatched", Line::D(DispatchLine { at: at.clone(), request_id: String::new() }), true),
-            ("unknown", Line::U(reason()), true),
-            ("orphan", Line::O(reason()), true),
-            ("recent", success(&now), true),
+            ("done", vec![claim(1), dispatch(), success(&at)], false),
+            ("refused", vec![claim(1), Line::N(reason())], false),
+            ("dispatched", vec![claim(1), dispatch()], true),
+            ("unknown", vec![claim(1), dispatch(), Line::U(reason())], true),
+            ("orphan", vec![claim(1), dispatch(), Line::O(reason())], true),
+            ("recent", vec![claim(1), dispatch(), success(&now)], true),
+            ("cut", vec![claim(1)], true),
         ];
-        for (name, line, _) in &cases {
-            let path = folder.path().join(name);
-            std::fs::write(&path, [claim(1).to_bytes(), line.to_bytes()].concat()).unwrap();
+        let ledger = Ledger::new(folder.path().to_owned(), "p".into(), "u".into(), Arc::new(SystemClock), Arc::new(SystemRandom));
+        let names: Vec<String> = (0..cases.len()).map(|number| format!("ab{number:062x}")).collect();
+        let path = |name: &str| ledger.record_path(name);
+        for (name, (case, lines, _)) in names.iter().zip(&cases) {
+            let path = path(name);
+            create_folder(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, bytes(lines).0).unwrap();
             let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
             std::fs::File::open(&path).unwrap().set_times(FileTimes::new().set_modified(old)).unwrap();
+            if ["done", "cut"].contains(case) {
+                let position = Position { index: 1, check: chain::parse(&bytes(&cases[0].1).0).unwrap().checks[1].clone() };
+                ledger.witness(name).write(&Testimony { generation: 1, position }, &SystemRandom).unwrap();
+            }
         }
-        let ledger = Ledger::new(folder.path().to_owned(), "p".into(), "u".into(), Arc::new(SystemClock), Arc::new(SystemRandom));
-        ledger.sweep(folder.path(), Path::new("none"));
-        for (name, _, stays) in &cases {
-            assert_eq!(folder.path().join(name).exists(), *stays, "{name}");
+        ledger.sweep(path(&names[0]).parent().unwrap(), Path::new("none"));
+        for (name, (case, _, stays)) in names.iter().zip(&cases) {
+            assert_eq!(path(name).exists(), *stays, "{case}");
         }
+        assert!(ledger.witness(&names[0]).read().unwrap().is_none(), "the witness goes with its record");
+        assert_eq!(ledger.missing_records().unwrap(), Vec::<String>::new());
     }
 }
