@@ -3,8 +3,8 @@
 //! A write is bracketed by two records of one request id: its `intent` is
 //! durable before the request leaves, its `outcome` follows the answer. Each
 //! record names the hash of its predecessor (`line.rs` has the format), so that
-//! nothing in the middle can be changed, removed, moved or inserted unseen. The
-//! chain alone cannot show that records are missing at the end.
+//! nothing in the middle can be changed, removed, moved or inserted unseen. That
+//! records are missing at the end shows `head.rs`: nothing is appended then.
 //!
 //! `audit.lock` guards all files. Appending reads the end of the current
 //! segment, repairs what a crash left (`journal.rs`), writes the line in one
@@ -16,6 +16,7 @@
 //! and appended before the next record, with the time of the failure in
 //! `spooled`. A crash in between may append it twice; the verifier knows.
 
+mod head;
 mod journal;
 mod line;
 mod lines;
@@ -32,6 +33,7 @@ pub use verify::{OpenIntent, Problem, Report};
 
 use crate::host::{Clock, Random};
 use crate::store::locked::{Locked, Mode, StoreError, read_if_exists};
+use head::Head;
 use journal::Journal;
 use place::Place;
 use serde_json::{Map, Value};
@@ -105,6 +107,7 @@ impl AuditLog {
         journal.write(fields).inspect_err(|_| journal.cut(start))?;
         if durability == Durability::Durable || !waiting.is_empty() {
             journal.sync(start)?;
+            Head::write(self, journal.tip()).inspect_err(|_| journal.cut(start))?;
         }
         spool::done(&waiting);
         Ok(Receipt { seq: journal.tip().seq, hash: journal.tip().hash.clone(), issued: Issued })

@@ -41,6 +41,16 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// What was there is gone, or older than it was.
+    #[error("{} {problem}", path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        problem: String,
+        /// What a person can do.
+        next: String,
+    },
 }
 
 impl StoreError {
@@ -54,12 +64,17 @@ impl StoreError {
     pub fn unusable(path: &Path, problem: impl Into<String>) -> StoreError {
         StoreError::Unusable { path: path.to_owned(), problem: problem.into() }
     }
+
+    /// Says what is missing of a file, and what a person can do.
+    pub fn lost(path: &Path, problem: impl Into<String>, next: impl Into<String>) -> StoreError {
+        StoreError::Lost { path: path.to_owned(), problem: problem.into(), next: next.into() }
+    }
 }
 
 impl Coded for StoreError {
     fn code(&self) -> Code {
         match self {
-            StoreError::Io { .. } | StoreError::Unusable { .. } => Code::LocalState,
+            StoreError::Io { .. } | StoreError::Unusable { .. } | StoreError::Lost { .. } => Code::LocalState,
             StoreError::Busy(_) => Code::LockBusy,
         }
     }
@@ -69,6 +84,7 @@ impl Coded for StoreError {
             StoreError::Io { .. } => "Check that its folder exists, is yours and has room; B24_STATE_DIR moves the state folder".to_owned(),
             StoreError::Busy(_) => "Try again; --max-wait sets how long to wait".to_owned(),
             StoreError::Unusable { .. } => "Look at the file, then move it away; b24 leaves it as it is".to_owned(),
+            StoreError::Lost { next, .. } => next.clone(),
         })
     }
 }

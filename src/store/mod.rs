@@ -3,7 +3,7 @@
 //! ```text
 //! install.key
 //! portals/<id>/{portal.json, ledger/, open/, limiter.bin, operating/, retry.bin}
-//! seen/<id>/…   (the second witnesses of ledger/ and open/)
+//! seen/   audit.head     second witnesses: of ledger/ and open/, tokens, the key, the audit
 //! plans/<ulid>.json   audit/   tokens/<hash>.{json,lock}   emulator/
 //! ```
 //!
@@ -35,6 +35,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use witness::Witness;
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -129,17 +130,45 @@ impl StateDir {
     /// audit and plans are sealed; makes it at first use.
     pub fn install_key(&self, random: &dyn Random) -> Result<[u8; 32], StoreError> {
         let path = self.root.join("install.key");
+        let witness = Witness::at(self.root.join("seen").join("install.key"));
+        let unusable = |problem| StoreError::unusable(&path, problem);
+        let known = witness.read()?;
         loop {
             if let Some(bytes) = locked::read_if_exists(&path)? {
-                return <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| StoreError::unusable(&path, "does not hold a key of 32 bytes"));
+                let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| unusable("does not hold a key of 32 bytes"))?;
+                let check = key_check(&key);
+                match &known {
+                    Some(known) if *known != check => return Err(lost_key(&path, "is not the key that it was", &witness)),
+                    Some(_) => {}
+                    None if key == [0; 32] => return Err(unusable("holds no key")),
+                    None => witness.write(&check, random)?,
+                }
+                return Ok(key);
+            }
+            if known.is_some() {
+                return Err(lost_key(&path, "is missing", &witness));
             }
             let mut key = [0; 32];
             random.fill(&mut key);
             if locked::create_durable(&path, &key, &temporary_name(random))? {
+                witness.write(&key_check(&key), random)?;
                 return Ok(key);
             }
         }
     }
+}
+
+/// Tells whether a key is the one that was made, and nothing about it.
+fn key_check(key: &[u8; 32]) -> String {
+    crate::json::sha256_hex([b"b24-key-check-v1\0".as_slice(), key].concat())[..32].to_owned()
+}
+
+fn lost_key(path: &Path, problem: &str, witness: &Witness) -> StoreError {
+    let next = format!(
+        "Put it back from a copy. A person who moves it and {} away gets a new key: plans saved before are void then, and values in the audit cannot be compared with earlier ones",
+        witness.path().display()
+    );
+    StoreError::lost(path, problem, next)
 }
 
 /// Returns the name of a temporary file that no other process uses.

@@ -21,6 +21,7 @@ use crate::host::{self, Clock, Random};
 use crate::ids::PlanId;
 use crate::json;
 use crate::store::locked::{self, StoreError};
+use crate::store::witness::Witness;
 use crate::store::{create_folder, temporary_name};
 use chrono::{DateTime, Duration, Utc};
 use hmac::{Hmac, KeyInit, Mac};
@@ -208,9 +209,15 @@ impl Plans {
         self.folder.join(format!("{id}.cancelled"))
     }
 
+    /// The second mark of a cancelled plan: the loss of an empty file must not
+    /// make the plan one that can be executed.
+    fn cancelled_witness(&self, id: &PlanId) -> Witness {
+        Witness::at(self.folder.join(".cancelled").join(id.as_str()))
+    }
+
     /// A mark that cannot be looked at is an error, not a mark that is missing.
     fn is_cancelled(&self, id: &PlanId) -> Result<bool, StoreError> {
-        Ok(locked::read_if_exists(&self.cancelled_path(id))?.is_some())
+        Ok(locked::read_if_exists(&self.cancelled_path(id))?.is_some() || self.cancelled_witness(id).read()?.is_some())
     }
 
     fn mac(&self, digest: &str) -> Hmac<Sha256> {

@@ -14,6 +14,7 @@
 //! written or synchronised is cut off again: an error means "not in the log".
 
 use super::AuditLog;
+use super::head::Head;
 use super::line::{self, GENESIS, Line, SEGMENT_END};
 use super::place::Place;
 use crate::crash;
@@ -69,7 +70,8 @@ pub(super) struct Journal<'a> {
 impl<'a> Journal<'a> {
     /// Opens the current segment. The caller holds the lock of the log.
     pub(super) fn open(log: &'a AuditLog, wait: Duration) -> Result<Journal<'a>, StoreError> {
-        let mut journal = Journal::open_current(log, wait)?;
+        let head = Head::read(log)?;
+        let mut journal = Journal::open_current(log, wait, head.as_ref())?;
         if journal.tip_is_here() && journal.tip.ends_segment {
             return journal.leave_segment(wait);
         }
@@ -81,7 +83,7 @@ impl<'a> Journal<'a> {
         Ok(journal)
     }
 
-    fn open_current(log: &'a AuditLog, wait: Duration) -> Result<Journal<'a>, StoreError> {
+    fn open_current(log: &'a AuditLog, wait: Duration, head: Option<&Head>) -> Result<Journal<'a>, StoreError> {
         let place = &log.place;
         let mut file = Locked::open(place.current(), Mode::Exclusive, wait)?;
         let tail = read_tail(&mut file)?;
@@ -92,6 +94,8 @@ impl<'a> Journal<'a> {
             Some(tip) => tip,
             None => tip_of_last_segment(place, wait)?,
         };
+        // Before anything is repaired: what is cut off then cannot be looked at.
+        head.map_or(Ok(()), |head| head.check(log, &tip))?;
         if !tail.torn.is_empty() {
             crash::point("audit.before_repair");
             file.truncate(tail.whole)?;
@@ -194,7 +198,7 @@ impl<'a> Journal<'a> {
         let Journal { log, file, torn, .. } = self;
         // The next file follows the segment's last record and has to lock it.
         drop(file);
-        let mut next = Journal::open_current(log, wait)?;
+        let mut next = Journal::open_current(log, wait, None)?;
         next.torn = torn;
         Ok(next)
     }

@@ -2,6 +2,7 @@
 
 use crate::store::create_folder;
 use crate::store::locked::{StoreError, sync_parent};
+use crate::store::witness::Witness;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,14 +22,23 @@ pub(super) struct Place {
     current: PathBuf,
     folder: PathBuf,
     spool: PathBuf,
+    head: Witness,
 }
 
 impl Place {
     pub(super) fn new(place: AuditPlace) -> Place {
+        let (AuditPlace::Folder(base) | AuditPlace::File(base)) = &place;
+        let (spool, head) = (with_ending(base, ".spool"), Witness::at(with_ending(base, ".head")));
         match place {
-            AuditPlace::Folder(folder) => Place { current: folder.join("audit.jsonl"), spool: with_ending(&folder, ".spool"), folder },
-            AuditPlace::File(file) => Place { folder: with_ending(&file, ".d"), spool: with_ending(&file, ".spool"), current: file },
+            AuditPlace::Folder(folder) => Place { current: folder.join("audit.jsonl"), spool, head, folder },
+            AuditPlace::File(file) => Place { folder: with_ending(&file, ".d"), spool, head, current: file },
         }
+    }
+
+    /// What says how far the log reaches: beside it, so that it is not lost
+    /// with it.
+    pub(super) fn head(&self) -> &Witness {
+        &self.head
     }
 
     /// The segment that is written now.

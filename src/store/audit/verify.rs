@@ -10,6 +10,7 @@
 //! of those that are closed only a filter is kept. What the filter takes for an
 //! outcome too many is looked for in a second reading, which is exact.
 
+use super::head::Head;
 use super::line::{GENESIS, Line, SEGMENT_END};
 use super::lines::Lines;
 use super::{AuditLog, Receipt, spool};
@@ -20,7 +21,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What no verification of the files alone can see.
-const LIMITS: &str = "Records missing at the end are not detectable without a checkpoint kept elsewhere";
+const LIMITS: &str = "Who shortens the log and takes its head away with it is not detectable without a checkpoint kept elsewhere";
 
 /// More problems, open intents and repairs than this are only counted.
 const MOST_PROBLEMS: usize = 1_000;
@@ -90,8 +91,18 @@ impl Report {
 }
 
 pub(super) fn verify(log: &AuditLog) -> Result<Report, StoreError> {
+    // Before the files: the log may grow meanwhile, its head must not.
+    let head = {
+        let _lock = log.read_lock()?;
+        Head::read(log)?
+    };
     let mut verifier = Verifier::new();
+    verifier.head = head;
     verifier.report.spooled = spool::count(log.place.spool())?;
+    for name in spool::unreadable(log.place.spool())? {
+        verifier.file = name;
+        verifier.problem(0, "waits to be appended and cannot be read");
+    }
     for file in open(log)? {
         verifier.file(file)?;
     }
@@ -167,6 +178,8 @@ struct Verifier {
     /// could not be read.
     prev: Option<String>,
     segment_ended: bool,
+    /// How far the log is known to reach.
+    head: Option<Head>,
     open: BTreeMap<String, Vec<u64>>,
     open_known: usize,
     /// Intents beyond [`MOST_OPEN`] that no outcome was found for.
@@ -183,6 +196,7 @@ impl Verifier {
             next_seq: 1,
             prev: Some(GENESIS.to_owned()),
             segment_ended: false,
+            head: None,
             open: BTreeMap::new(),
             open_known: 0,
             further_open: 0,
@@ -238,6 +252,9 @@ impl Verifier {
             self.problem(head.seq, format!("was repeated or moved: it stands where record {} belongs", self.next_seq));
         } else if self.prev.as_ref().is_some_and(|prev| *prev != head.prev) {
             self.problem(head.seq, "does not follow the record before it");
+        }
+        if self.head.as_ref().is_some_and(|known| known.seq == head.seq && known.hash != hash) {
+            self.problem(head.seq, "is not the record that was written");
         }
         self.next_seq = head.seq.saturating_add(1);
         self.report.last = Some(Receipt { seq: head.seq, hash: hash.to_owned(), issued: super::Issued });
@@ -322,6 +339,10 @@ impl Verifier {
 
     fn finish(mut self) -> Report {
         self.report.open_intent_count = self.open_known as u64 + self.further_open;
+        let reached = self.report.last.as_ref().map_or(0, |last| last.seq);
+        if let Some(known) = self.head.take().filter(|known| known.seq > reached) {
+            self.problem(known.seq, format!("is missing: the log was known to reach it, and ends with record {reached}"));
+        }
         let open = self.open.into_iter();
         let mut open: Vec<OpenIntent> = open
             .flat_map(|(request_id, seqs)| seqs.into_iter().map(move |seq| OpenIntent { seq, request_id: request_id.clone() }))

@@ -95,6 +95,7 @@ impl Plans {
         if !self.is_cancelled(&id)? {
             locked::create_durable(&self.cancelled_path(&id), b"", &temporary_name(random))?;
         }
+        self.cancelled_witness(&id).write("cancelled", random)?;
         if !is_changed {
             return Ok(Cancelled::Plan(id));
         }
@@ -112,6 +113,7 @@ impl Plans {
                     let path = self.path(&id);
                     std::fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
                     let _ = std::fs::remove_file(self.cancelled_path(&id));
+                    let _ = self.cancelled_witness(&id).remove();
                     pruned.expired.push(id);
                 }
                 Some(Kept::Sealed { .. } | Kept::OfOtherVersion { .. }) | None => {}
