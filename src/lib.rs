@@ -42,6 +42,8 @@
 //!    is on disk, and nothing is cleared but by id (`queue_crashes.rs`,
 //!    `gate::queue_call`).
 //! 7. Unknown is never read (`risk::tests`, `bypass.rs`).
+//! 8. Whatever happens to one file of the state folder, nothing is sent a
+//!    second time, and what was lost is said (`damage.rs`, `ledger::model_tests`).
 //!
 //! # What went wrong elsewhere, and what stops it here
 //!

@@ -13,7 +13,7 @@ use crate::store::limiter::Limiter;
 use crate::store::locked::{self, StoreError};
 use crate::store::operating::Operating;
 use crate::store::retry_budget::RetryBudget;
-use crate::store::{create_folder, file_name, temporary_name};
+use crate::store::{create_folder, temporary_name};
 use crate::wire::auth::{Authorizer, RefreshTools};
 use crate::wire::transport::Transport;
 use std::path::PathBuf;
@@ -161,12 +161,9 @@ impl Session {
     /// Returns the ledger of a user of this portal.
     #[must_use]
     pub fn ledger(&self, principal: &Principal) -> Ledger {
-        let (folder, seen) = match &self.settings.ledger_folder {
-            Some(other) => (other.join(&self.identity), other.join(".seen").join(&self.identity)),
-            None => (self.folder.clone(), self.settings.state.place("seen").join(file_name(&self.identity))),
-        };
+        let folder = self.settings.ledger_folder.as_ref().map_or_else(|| self.folder.clone(), |other| other.join(&self.identity));
         let (clock, random) = (Arc::clone(&self.tools.clock), Arc::clone(&self.tools.random));
-        Ledger::new(folder, self.identity.clone(), principal.to_string(), clock, random).with_witnesses_in(seen)
+        Ledger::new(folder, self.identity.clone(), principal.to_string(), clock, random)
     }
 
     /// Makes the sender at first use: a replay needs none.

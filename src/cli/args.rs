@@ -327,7 +327,8 @@ pub(super) enum Ledger {
         /// A key, auto:..., or at least 8 digits of the record
         key: String,
     },
-    /// Say what became of an unknown outcome; for a person at a terminal
+    /// Say what became of a write whose outcome is unknown or whose record is
+    /// damaged or missing; for a person at a terminal
     Resolve {
         /// A key, auto:..., or at least 8 digits of the record
         key: String,

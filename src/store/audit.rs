@@ -107,7 +107,7 @@ impl AuditLog {
         journal.write(fields).inspect_err(|_| journal.cut(start))?;
         if durability == Durability::Durable || !waiting.is_empty() {
             journal.sync(start)?;
-            Head::write(self, journal.tip()).inspect_err(|_| journal.cut(start))?;
+            Head::write(self, journal.tip(), wait).inspect_err(|_| journal.cut(start))?;
         }
         spool::done(&waiting);
         Ok(Receipt { seq: journal.tip().seq, hash: journal.tip().hash.clone(), issued: Issued })

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! install.key
-//! portals/<id>/{portal.json, ledger/, open/, limiter.bin, operating/, retry.bin}
-//! seen/   audit.head     second witnesses: of ledger/ and open/, tokens, the key, the audit
+//! portals/<id>/{portal.json, ledger/, sent/, open/, limiter.bin, operating/, retry.bin}
+//! seen/   audit.head     second witnesses: of tokens and the key, of the audit
 //! plans/<ulid>.json   audit/   tokens/<hash>.{json,lock}   emulator/
 //! ```
 //!

@@ -4,7 +4,8 @@
 //! whole. What must not be forgotten is therefore said twice: once in the
 //! file, durably, and once in the text of a symbolic link in another folder.
 //! The link leads nowhere; its text is written and replaced by one operation,
-//! and read by one, without a file to open.
+//! and read by one, without a file to open. It costs a new inode, though: what
+//! every write leaves has other forms (`ledger::witness`, `audit::head`).
 //!
 //! A witness is written after what it tells of is on disk and is never
 //! synchronised itself: the file survives a loss of power, the witness survives
@@ -17,9 +18,6 @@ use crate::host::Random;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-
-/// The longest text; systems take 4,095 bytes.
-pub const LONGEST: usize = 4_000;
 
 /// The place of a witness.
 #[derive(Debug, Clone)]
@@ -105,7 +103,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let witness = Witness::at(folder.path().join("a/b"));
         assert_eq!(witness.read().unwrap(), None);
-        for text in ["one", "two", &"x".repeat(LONGEST)] {
+        for text in ["one", "two", &"x".repeat(4_000)] {
             witness.write(text, &SystemRandom).unwrap();
             assert_eq!(witness.read().unwrap().as_deref(), Some(text));
         }

@@ -132,7 +132,11 @@ pub(crate) fn plan(world: &World, args: &[&str]) -> String {
 
 /// Runs b24 in this process as a person at a terminal.
 pub(crate) fn as_person(world: &World, args: &[&str]) -> Outcome {
-    let command = world.command(args);
+    in_process(world, &world.command(args), true)
+}
+
+/// Runs a command in this process, which takes less time than starting one.
+pub(crate) fn in_process(world: &World, command: &Command, is_person: bool) -> Outcome {
     let text = |text: &std::ffi::OsStr| text.to_str().unwrap().to_owned();
     let variables = command.get_envs().filter_map(|(name, value)| Some((text(name), text(value?))));
     let (out, err) = (Captured::default(), Captured::default());
@@ -144,7 +148,7 @@ pub(crate) fn as_person(world: &World, args: &[&str]) -> Outcome {
         stdin: Box::new(io::empty()),
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),
-        stdin_is_terminal: true,
+        stdin_is_terminal: is_person,
         out_is_terminal: false,
         err_is_terminal: false,
     };

@@ -12,6 +12,10 @@ mod canary; // looks for secrets where none may be
 mod catalog; // the embedded facts are current
 mod crashes; // kill -9 at every point and any moment
 mod curl; // what --curl prints, run by a shell
+mod damage; // damaged state: nothing twice, nothing lost in silence
+mod damage_kinds; // every damage of every file
+mod damage_old; // state of the last version
+mod damage_tokens; // tokens that were lost or changed
 mod discover; // what there is, without asking a portal
 mod disk; // full, broken and foreign disks
 mod faults; // every fault of the portal
@@ -35,6 +39,7 @@ mod queue_usage; // how a worker ends
 mod queue_world; // its harness
 mod readme; // every command of the README runs
 mod receive; // events that are delivered to this machine
+mod replays; // answers that were not kept
 mod secrets; // no secret comes out
 mod secrets_wire; // nor from portals that are not there or repeat it
 mod tidy; // rules about the source

@@ -155,7 +155,8 @@ impl World {
     pub(crate) fn ledger_lines(&self) -> Vec<String> {
         let portals = std::fs::read_dir(self.state().join("portals")).unwrap().map(|entry| entry.unwrap().path().join("ledger"));
         let shards = portals.filter_map(|ledger| std::fs::read_dir(ledger).ok()).flatten();
-        let records = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
+        let files = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
+        let records = files.filter(|file| file.as_ref().unwrap().file_name().len() == 62);
         let letter = |line: &str| serde_json::from_str::<Value>(line.split_once(' ').unwrap().1).unwrap()["t"].as_str().unwrap().to_owned();
         records.map(|record| std::fs::read_to_string(record.unwrap().path()).unwrap().lines().map(letter).collect()).collect()
     }

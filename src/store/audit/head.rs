@@ -2,14 +2,16 @@
 //!
 //! The chain alone cannot show that records are missing at its end, or that
 //! the log is an older copy, or gone. So number and hash of the last record
-//! that is on disk stand in a [`Witness`] beside the log. It is written after
-//! the record was synchronised: a loss of power never leaves it ahead of the
-//! log. What was appended without waiting for the disk, reads and refusals, is
+//! that is on disk stand in a small file beside the log, which is overwritten
+//! in place, under the log's lock. It is written after the record was
+//! synchronised: a loss of power never leaves it ahead of the log. When it
+//! cannot be read, it says nothing. What was appended without waiting for the disk, reads and refusals, is
 //! not counted.
 
 use super::AuditLog;
 use super::journal::Tip;
-use crate::store::locked::StoreError;
+use crate::store::locked::{Locked, Mode, StoreError, read_if_exists};
+use std::time::Duration;
 
 /// The last record that is known to be on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,15 +23,18 @@ pub(super) struct Head {
 impl Head {
     /// Reads it; `None` when there is none, or none that can be read.
     pub(super) fn read(log: &AuditLog) -> Result<Option<Head>, StoreError> {
-        let text = log.place.head().read()?;
-        Ok(text.as_deref().and_then(|text| {
-            let (seq, hash) = text.strip_prefix("1.")?.split_once('.')?;
-            Some(Head { seq: seq.parse().ok()?, hash: hash.to_owned() })
+        let bytes = read_if_exists(log.place.head())?.unwrap_or_default();
+        Ok(std::str::from_utf8(&bytes).ok().and_then(|text| {
+            let (text, check) = text.lines().next()?.split_once(' ')?;
+            let (seq, hash) = text.split_once('.')?;
+            (check == check_of(text)).then_some(Head { seq: seq.parse().ok()?, hash: hash.to_owned() })
         }))
     }
 
-    pub(super) fn write(log: &AuditLog, tip: &Tip) -> Result<(), StoreError> {
-        log.place.head().write(&format!("1.{}.{}", tip.seq, tip.hash), log.random.as_ref())
+    pub(super) fn write(log: &AuditLog, tip: &Tip, wait: Duration) -> Result<(), StoreError> {
+        let text = format!("{}.{}", tip.seq, tip.hash);
+        let line = format!("{text} {}\n", check_of(&text));
+        Locked::open(log.place.head(), Mode::Exclusive, wait)?.write_at(0, line.as_bytes())
     }
 
     /// Refuses to go on with a log that does not reach as far.
@@ -41,8 +46,12 @@ impl Head {
         };
         let next = format!(
             "Put the log back from a copy, or look at it with b24 audit verify; a person who moves the log and {} away begins a new one",
-            log.place.head().path().display()
+            log.place.head().display()
         );
         Err(StoreError::lost(log.place.current(), problem, next))
     }
+}
+
+fn check_of(text: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(text.as_bytes()))
 }

@@ -2,7 +2,6 @@
 
 use crate::store::create_folder;
 use crate::store::locked::{StoreError, sync_parent};
-use crate::store::witness::Witness;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,13 +21,13 @@ pub(super) struct Place {
     current: PathBuf,
     folder: PathBuf,
     spool: PathBuf,
-    head: Witness,
+    head: PathBuf,
 }
 
 impl Place {
     pub(super) fn new(place: AuditPlace) -> Place {
         let (AuditPlace::Folder(base) | AuditPlace::File(base)) = &place;
-        let (spool, head) = (with_ending(base, ".spool"), Witness::at(with_ending(base, ".head")));
+        let (spool, head) = (with_ending(base, ".spool"), with_ending(base, ".head"));
         match place {
             AuditPlace::Folder(folder) => Place { current: folder.join("audit.jsonl"), spool, head, folder },
             AuditPlace::File(file) => Place { folder: with_ending(&file, ".d"), spool, head, current: file },
@@ -37,7 +36,7 @@ impl Place {
 
     /// What says how far the log reaches: beside it, so that it is not lost
     /// with it.
-    pub(super) fn head(&self) -> &Witness {
+    pub(super) fn head(&self) -> &Path {
         &self.head
     }
 

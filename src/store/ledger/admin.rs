@@ -1,6 +1,7 @@
 //! Looking at the ledger and deciding what a machine must not decide.
 
 use super::record::{Line, Record};
+use super::witness::missing;
 use super::{Ledger, LedgerError, age_of};
 use crate::error::{Code, Coded};
 use crate::store::locked::{Existing, Locked, Mode, StoreError, read_if_exists};
@@ -94,7 +95,7 @@ impl Ledger {
             return Ok(serde_json::json!({"record": name, "state": "missing", "problem": "is missing although its write was dispatched"}));
         };
         let mut value = match self.examine(&bytes, &name)? {
-            Ok((record, _)) => {
+            Ok(record) => {
                 let mut value = record.to_value(&name);
                 value["lines"] = serde_json::to_value(&record.lines).unwrap_or_default();
                 return Ok(value);
@@ -114,7 +115,7 @@ impl Ledger {
         if let Some(plan) = self.plan_used(&record) {
             return Err(AdminError::OfPlan(plan));
         }
-        self.discard(file, &name)?;
+        self.discard(file, &name, &record)?;
         Ok(name)
     }
 
@@ -131,7 +132,7 @@ impl Ledger {
         let name = self.find(key)?;
         let path = self.record_path(&name);
         match Locked::try_open_existing(&path, Mode::Exclusive)? {
-            Existing::Absent => Err(self.missing(&name, &path).into()),
+            Existing::Absent => Err(missing(&name, &path).into()),
             Existing::Held => Err(AdminError::Held),
             Existing::Locked(mut file) => {
                 let record = self.read_record(&mut file, &name)?;
@@ -144,7 +145,7 @@ impl Ledger {
     /// eight digits of its name.
     pub(super) fn find(&self, key: &str) -> Result<String, AdminError> {
         let by_key = self.record_name(key);
-        if self.record_path(&by_key).exists() || self.witness(&by_key).read()?.is_some() {
+        if self.record_path(&by_key).exists() || self.was_dispatched(&by_key)? {
             return Ok(by_key);
         }
         let digits = key.to_ascii_lowercase();
@@ -152,10 +153,12 @@ impl Ledger {
             return Err(AdminError::NotFound(key.escape_default().to_string()));
         }
         let mut found = Vec::new();
-        for folder in [self.folder.join("ledger"), self.seen.clone()] {
-            let names = names_in(&folder.join(&digits[..2]))?.into_iter().filter(|rest| rest.starts_with(&digits[2..]));
-            found.extend(names.map(|rest| format!("{}{rest}", &digits[..2])));
+        for rest in names_in(&self.folder.join("ledger").join(&digits[..2]))? {
+            if rest.starts_with(&digits[2..]) {
+                found.push(format!("{}{rest}", &digits[..2]));
+            }
         }
+        found.extend(self.missing_records()?.into_iter().filter(|name| name.starts_with(&digits)));
         found.sort_unstable();
         found.dedup();
         match found.len() {
@@ -174,7 +177,7 @@ impl Ledger {
                     continue;
                 }
                 if let Some(bytes) = read_if_exists(&root.join(&shard).join(&entry))? {
-                    visit(&name, self.examine(&bytes, &name)?.map(|(record, _)| record));
+                    visit(&name, self.examine(&bytes, &name)?);
                 }
             }
         }

@@ -1,14 +1,14 @@
 //! The lines of a record as bytes: each checks all lines before it.
 //!
 //! ```text
-//! <16 hex digits> <compact JSON>\n
+//! <8 hex digits> <compact JSON>\n
 //! ```
 //!
-//! The digits are the first eight bytes of SHA-256 over a label, the digits of
+//! The digits are the first four bytes of SHA-256 over a label, the digits of
 //! the line before (none before the first) and the JSON. A line that is
 //! doubled, moved, changed or missing in the middle therefore shows.
 //!
-//! Before, a line checked itself alone: eight digits of CRC-32C. Such lines
+//! Before, a line checked itself alone: the digits were its CRC-32C. Such lines
 //! are read at the beginning of a record only; their place in the chain is
 //! computed as if they had been chained, and what is appended goes on from
 //! there. For them, [`may_follow`] has to tell what was moved.
@@ -16,25 +16,13 @@
 use super::record::{ClaimLine, Line, Record, Verdict};
 use sha2::{Digest, Sha256};
 
-/// Hex digits of the check of a chained line, and of a line of the old form.
-const DIGITS: usize = 16;
-const OLD_DIGITS: usize = 8;
+/// Hex digits of the check of a line.
+const DIGITS: usize = 8;
 
 /// The end of the lines of a record, to which the next one is chained.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
     tip: String,
-    count: usize,
-}
-
-/// A place in a record: how many lines stand before it, and what the lines up
-/// to it add up to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// The number of the line, from 0.
-    pub index: usize,
-    /// The check of the line, which stands for all before it.
-    pub check: String,
 }
 
 impl Chain {
@@ -42,20 +30,13 @@ impl Chain {
     pub fn push(&mut self, line: &Line) -> Vec<u8> {
         let json = serde_json::to_string(line).unwrap_or_default();
         self.tip = link(&self.tip, &json);
-        self.count += 1;
         format!("{} {json}\n", self.tip).into_bytes()
     }
 
     /// Returns the chain behind the valid lines of a record.
     #[must_use]
     pub fn behind(record: &Record) -> Chain {
-        Chain { tip: record.checks.last().cloned().unwrap_or_default(), count: record.lines.len() }
-    }
-
-    /// Returns the place of the line that was pushed last.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        Position { index: self.count.saturating_sub(1), check: self.tip.clone() }
+        Chain { tip: record.checks.last().cloned().unwrap_or_default() }
     }
 }
 
@@ -114,11 +95,10 @@ struct ReadLine {
 fn read_line(text: &[u8], tip: &str) -> Option<ReadLine> {
     let (check, json) = std::str::from_utf8(text).ok()?.split_once(' ')?;
     let expected = link(tip, json);
-    let is_chained = match check.len() {
-        DIGITS if check == expected => true,
-        OLD_DIGITS if check == format!("{:08x}", crc32c::crc32c(json.as_bytes())) => false,
-        _ => return None,
-    };
+    let is_chained = check == expected;
+    if !is_chained && check != format!("{:08x}", crc32c::crc32c(json.as_bytes())) {
+        return None;
+    }
     Some(ReadLine { line: serde_json::from_str(json).ok()?, check: expected, is_chained })
 }
 

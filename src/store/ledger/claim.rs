@@ -3,10 +3,10 @@
 use super::chain::Chain;
 use super::marks::Mark;
 use super::record::{DispatchLine, Line, ReasonLine, RefusalLine, SuccessLine};
-use super::witness::{RecordWitness, Testimony};
+use super::witness::Names;
 use crate::crash;
 use crate::error::Code;
-use crate::host::{self, Clock, Random};
+use crate::host::{self, Clock};
 use crate::store::locked::{self, Locked, StoreError};
 use serde_json::Value;
 use std::sync::Arc;
@@ -19,10 +19,11 @@ pub struct Claim {
     pub(super) name: String,
     pub(super) generation: u32,
     pub(super) chain: Chain,
-    pub(super) witness: Option<RecordWitness>,
+    /// How often it was dispatched, and where that is said; nobody counts the
+    /// calls of a worker.
+    pub(super) dispatches: Option<(usize, Names)>,
     pub(super) mark: Option<Mark>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) random: Arc<dyn Random>,
     pub(super) dispatched: bool,
 }
 
@@ -78,9 +79,9 @@ impl Claim {
         if !self.dispatched {
             locked::sync_parent(self.file.path())?;
         }
-        if let Some(witness) = &self.witness {
-            let testimony = Testimony { generation: self.generation, position: self.chain.position() };
-            witness.write(&testimony, self.random.as_ref())?;
+        if let Some((count, names)) = &mut self.dispatches {
+            *count += 1;
+            names.give(*count)?;
         }
         self.dispatched = true;
         crash::point("ledger.after_dispatch");

@@ -11,10 +11,11 @@
 //! and no full disk, can take away the mark of another record.
 //!
 //! A marks file that was lost or changed would let an unknown write go out
-//! under another key. So its names stand in a second place, a [`Witness`],
-//! which is written after the file; whoever looks takes the names of both, and
-//! whoever writes puts back what one of them lacks. A name too many costs one
-//! look.
+//! under another key. So each mark stands in a second place: the marked record
+//! has another name, a hard link `open/<fingerprint>.<record>`, which costs no
+//! new file and is given after the line was written. Whoever looks takes the
+//! names of both, and whoever writes puts back the lines that are missing. A
+//! name too many costs one look.
 //!
 //! Two processes that claim the same write under different keys at once must
 //! not both go on. Both publish first and look second: one whose key is not
@@ -24,15 +25,14 @@
 //! last sees the other one's lock, and refuses.
 
 use super::record::{Line, Record};
+use super::witness::missing;
 use super::{Key, Ledger, LedgerError, Write};
 use crate::crash;
-use crate::host::Random;
 use crate::json;
 use crate::store::create_folder;
 use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
-use crate::store::witness::{LONGEST, Witness};
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a process may keep a marks file; it holds no more than two syncs.
@@ -41,10 +41,6 @@ const MARKS_WAIT: Duration = Duration::from_secs(30);
 /// Length of a record's name, and of its line in a marks file.
 const NAME: usize = 64;
 const LINE: usize = NAME + 1;
-
-/// How many names the second witness has room for. More marks of one write than
-/// that are left by as many crashes; the oldest are in the file alone then.
-const WITNESSED: usize = LONGEST / NAME;
 
 /// The mark of a claim whose key is not automatic.
 #[derive(Debug)]
@@ -65,8 +61,7 @@ impl Mark {
 #[derive(Debug)]
 struct Marks {
     path: PathBuf,
-    witness: Witness,
-    random: Arc<dyn Random>,
+    ledger: PathBuf,
 }
 
 impl Marks {
@@ -76,13 +71,12 @@ impl Marks {
             Existing::Absent => self.witnessed(),
             Existing::Held => Err(StoreError::Busy(self.path.clone())),
             Existing::Locked(mut file) => {
-                let lines = read_lines(&mut file)?;
                 let witnessed = self.witnessed()?;
-                let names = union(lines.into_iter().flatten(), &witnessed);
-                if names.len() > witnessed.len() {
-                    // Written by a version that had no witnesses, or lost.
-                    self.testify(&names)?;
-                }
+                let mut names: Vec<String> = read_lines(&mut file)?.into_iter().flatten().collect();
+                // Written by a version that knew no second place, or lost.
+                names.iter().filter(|name| !witnessed.contains(name)).try_for_each(|name| self.testify(name))?;
+                let unread: Vec<String> = witnessed.into_iter().filter(|name| !names.contains(name)).collect();
+                names.extend(unread);
                 Ok(names)
             }
         }
@@ -108,43 +102,58 @@ impl Marks {
         crash::point("ledger.after_mark");
         file.sync_data()?;
         locked::sync_parent(&self.path)?;
+        self.testify(name)?;
         let names: Vec<String> = lines.into_iter().flatten().collect();
-        self.testify(&names)?;
         Ok(names.into_iter().filter(|other| other != name).collect())
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         let Existing::Locked(mut file) = Locked::open_existing(&self.path, Mode::Exclusive, MARKS_WAIT)? else { return Ok(()) };
+        let link = self.link(name);
+        match crash::fault("store.witness_remove").and_then(|()| std::fs::remove_file(&link)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("delete", &link)(error)),
+            _ => {}
+        }
+        crash::point("store.witness.removed");
         let lines = read_lines(&mut file)?;
         let index = lines.iter().position(|line| line.as_deref() == Some(name));
-        let others: Vec<String> =
-            union(lines.into_iter().flatten(), &self.witnessed()?).into_iter().filter(|other| other != name).collect();
-        if others.is_empty() {
-            self.witness.remove()?;
+        if lines.iter().flatten().all(|other| other == name) {
             return file.remove();
         }
-        self.testify(&others)?;
         index.map_or(Ok(()), |index| file.write_at(offset(index), "-".repeat(NAME).as_bytes()))
     }
 
+    /// Returns the records that have a second name as marks of this write. The
+    /// folder holds what is open, and is short.
     fn witnessed(&self) -> Result<Vec<String>, StoreError> {
-        let text = self.witness.read()?.unwrap_or_default();
-        Ok(text.as_bytes().chunks(NAME).filter(|name| is_name(name)).map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+        let (Some(folder), Some(scope)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str())) else {
+            return Ok(Vec::new());
+        };
+        crash::fault("store.witness_read").map_err(StoreError::io("read", folder))?;
+        let names = super::admin::names_in(folder)?.into_iter().filter_map(|name| {
+            let name = name.strip_prefix(scope)?.strip_prefix('.')?;
+            is_name(name.as_bytes()).then(|| name.to_owned())
+        });
+        Ok(names.collect())
     }
 
-    fn testify(&self, names: &[String]) -> Result<(), StoreError> {
-        self.witness.write(&names[names.len().saturating_sub(WITNESSED)..].concat(), self.random.as_ref())
+    fn link(&self, name: &str) -> PathBuf {
+        let mut link = self.path.as_os_str().to_owned();
+        link.push(format!(".{name}"));
+        PathBuf::from(link)
     }
-}
 
-fn union(names: impl Iterator<Item = String>, others: &[String]) -> Vec<String> {
-    let mut names: Vec<String> = names.collect();
-    for other in others {
-        if !names.contains(other) {
-            names.push(other.clone());
+    /// Gives a record its second name; one that is gone gets none.
+    fn testify(&self, name: &str) -> Result<(), StoreError> {
+        let link = self.link(name);
+        let record = self.ledger.join(&name[..2]).join(&name[2..]);
+        match crash::fault("store.witness").and_then(|()| std::fs::hard_link(record, &link)) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+                Err(StoreError::io("create", &link)(error))
+            }
+            _ => Ok(()),
         }
     }
-    names
 }
 
 fn is_name(text: &[u8]) -> bool {
@@ -197,7 +206,7 @@ impl Ledger {
 
     fn marks(&self, fingerprint: &str) -> Marks {
         let scope = json::sha256_hex(format!("b24-open-v1\0{}\0{}\0{fingerprint}", self.portal, self.principal));
-        Marks { path: self.folder.join("open").join(&scope), witness: self.marks_witness(&scope), random: Arc::clone(&self.random) }
+        Marks { path: self.folder.join("open").join(scope), ledger: self.folder.join("ledger") }
     }
 
     /// Refuses when the record is one of this write and somebody holds it or
@@ -207,9 +216,9 @@ impl Ledger {
         let path = self.record_path(name);
         let is_same = |record: &Record| record.claim().is_none_or(|claim| claim.fingerprint.is_empty() || claim.fingerprint == fingerprint);
         match Locked::try_open_existing(&path, Mode::Shared)? {
-            Existing::Absent => match self.witness(name).read()? {
-                None => Ok(()),
-                Some(_) => Err(self.missing(name, &path)),
+            Existing::Absent => match self.was_dispatched(name)? {
+                false => Ok(()),
+                true => Err(missing(name, &path)),
             },
             // The fingerprint of a record never changes: reading it needs no lock.
             Existing::Held => match locked::read_if_exists(&path)?.and_then(|bytes| Record::parse(&bytes)) {

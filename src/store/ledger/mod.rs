@@ -13,9 +13,9 @@
 //! 2. **Marks**: look for the same write under other keys ([`marks`]). Any
 //!    record with `D`, `U` or `O` as its last line blocks the write.
 //! 3. **Barrier** ([`Claim::dispatch`]): `D` appended and synchronised, the
-//!    folder synchronised, the [`witness`] written. Only now may a byte leave.
-//!    A takeover repeats all three, because the one before may have died
-//!    between them.
+//!    folder synchronised, the name of the dispatch given ([`witness`]). Only
+//!    now may a byte leave. A takeover repeats all three, because the one
+//!    before may have died between them.
 //! 4. **Outcome**: exactly one of `S`, `N`, `F`, `U`, synchronised.
 //!
 //! A process that dies before 3 leaves `C`: anybody goes on. One that dies
@@ -161,8 +161,6 @@ pub struct Done {
 /// The ledger of one user of one portal.
 pub struct Ledger {
     folder: PathBuf,
-    /// Where the witnesses are.
-    seen: PathBuf,
     portal: String,
     principal: String,
     clock: Arc<dyn Clock>,
@@ -188,14 +186,7 @@ impl Ledger {
     /// Opens the ledger of a user of a portal. Nothing is created yet.
     #[must_use]
     pub fn new(folder: PathBuf, portal: String, principal: String, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Ledger {
-        Ledger { seen: folder.join("seen"), folder, portal, principal, clock, random }
-    }
-
-    /// Keeps the witnesses in another folder, so that the loss of a whole
-    /// folder is seen, too.
-    #[must_use]
-    pub fn with_witnesses_in(self, seen: PathBuf) -> Ledger {
-        Ledger { seen, ..self }
+        Ledger { folder, portal, principal, clock, random }
     }
 
     /// Returns the name of the record of a key.
@@ -236,10 +227,10 @@ impl Ledger {
         crash::point("ledger.after_claim");
         let mark = self.check_marks(write, name, siblings)?;
         self.sweep_sometimes(&path);
-        let witness = (!matches!(write.key, Key::Once(_))).then(|| self.witness(name));
-        let Owned { file, generation, chain } = owned;
-        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
-        Ok(Claimed::Fresh(Claim { file, name: name.to_owned(), generation, chain, witness, mark, clock, random, dispatched: false }))
+        let Owned { file, generation, chain, dispatches } = owned;
+        let dispatches = (!matches!(write.key, Key::Once(_))).then(|| (dispatches, self.names(name)));
+        let clock = Arc::clone(&self.clock);
+        Ok(Claimed::Fresh(Claim { file, name: name.to_owned(), generation, chain, dispatches, mark, clock, dispatched: false }))
     }
 
     /// Creates the record of a write; `None` when there is one.
@@ -248,7 +239,7 @@ impl Ledger {
         let first = chain.push(&Line::C(self.claim_line(write, 1)));
         let Some(file) = Locked::create_new(path, &first, &temporary_name(self.random.as_ref()))? else { return Ok(None) };
         let file = if matches!(write.key, Key::Once(_)) { file } else { self.refuse_missing(file, name)? };
-        Ok(Some(Owned { file, generation: 1, chain }))
+        Ok(Some(Owned { file, generation: 1, chain, dispatches: 0 }))
     }
 
     /// Looks at a record that exists, first as a reader, then as its owner.
@@ -269,7 +260,7 @@ impl Ledger {
                 return Err(LedgerError::damaged(name, path, "is the record of another key".to_owned()));
             }
             let generation = claim.map_or(1, |claim| claim.generation);
-            let mut chain = Chain::behind(&record);
+            let (mut chain, dispatches) = (Chain::behind(&record), witness::dispatches(&record));
             match decide(&record, name, write, reuse, self.clock.as_ref()) {
                 Decision::Done(done) => return Ok(Taken::Done(done)),
                 Decision::Refuse(error) => return Err(error),
@@ -280,12 +271,12 @@ impl Ledger {
                 }
                 Decision::Continue => {
                     file.truncate(record.valid)?;
-                    return Ok(Taken::Own(Owned { file, generation, chain }));
+                    return Ok(Taken::Own(Owned { file, generation, chain, dispatches }));
                 }
                 Decision::Anew => {
                     file.truncate(record.valid)?;
                     file.append(&chain.push(&Line::C(self.claim_line(write, generation + 1))))?;
-                    return Ok(Taken::Own(Owned { file, generation: generation + 1, chain }));
+                    return Ok(Taken::Own(Owned { file, generation: generation + 1, chain, dispatches }));
                 }
             }
         }
@@ -341,6 +332,7 @@ struct Owned {
     file: Locked,
     generation: u32,
     chain: Chain,
+    dispatches: usize,
 }
 
 /// Says what the state of a record means for a write: the table of the

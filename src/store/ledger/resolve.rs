@@ -2,14 +2,13 @@
 //!
 //! It ends an unknown outcome, and it is the only way out for a record that is
 //! damaged or missing: then the record is written anew, with what can be saved
-//! of its claim and with the decision, and the damaged bytes are put aside. The
-//! new record is durable before its witness fits it: a crash in between leaves
-//! a damaged record, to be resolved again.
+//! of its claim and with the decision, and the old bytes are put aside. The new
+//! record is durable before the names of the old one's dispatches go: a crash
+//! in between leaves a damaged record, to be resolved again.
 
 use super::admin::AdminError;
 use super::chain::{self, Chain};
 use super::record::{ClaimLine, Line, Owner, Record, ResolutionLine, Verdict};
-use super::witness::Testimony;
 use super::{Ledger, LedgerError};
 use crate::host;
 use crate::ids::PlanId;
@@ -47,34 +46,38 @@ impl Ledger {
     fn resolve_missing(&self, name: &str, key: &str, decision: &Line) -> Result<Value, AdminError> {
         let path = self.record_path(name);
         create_folder(path.parent().unwrap_or(&self.folder))?;
-        let (bytes, chain) = self.anew(name, key, None, decision)?;
+        let names = self.names_of_dispatches(name)?;
+        let remains = self.remains(name, &names);
+        let bytes = self.anew(name, key, &remains, decision)?;
         let Some(file) = Locked::create_new(&path, &bytes, &temporary_name(self.random.as_ref()))? else {
             return Err(AdminError::Held);
         };
         locked::sync_parent(&path)?;
-        self.confirm(file, name, &chain)
+        self.confirm(file, name, &remains)
     }
 
     fn resolve_damaged(&self, mut file: Locked, name: &str, key: &str, decision: &Line) -> Result<Value, AdminError> {
         let damaged = file.read_all()?;
+        let bytes = self.anew(name, key, &damaged, decision)?;
+        // Kept before it is overwritten.
         let place = self.keep_aside(name, &damaged)?;
-        let (bytes, chain) = self.anew(name, key, chain::salvage(&damaged), decision)?;
         file.truncate(0)?;
         file.append(&bytes)?;
         file.sync_data()?;
-        let mut value = self.confirm(file, name, &chain)?;
+        let mut value = self.confirm(file, name, &[])?;
         value["damaged_bytes"] = Value::from(place.display().to_string());
         Ok(value)
     }
 
-    /// Returns a record that holds a claim and the decision about it.
-    fn anew(&self, name: &str, key: &str, claim: Option<ClaimLine>, decision: &Line) -> Result<(Vec<u8>, Chain), AdminError> {
-        let seen = self.witness(name).read()?.and_then(Result::ok).map_or(1, |testimony| testimony.generation);
-        let claim = claim.unwrap_or_else(|| self.unknown_claim(name, key));
-        let claim = ClaimLine { generation: claim.generation.max(seen), ..claim };
+    /// Returns a record that holds a claim and the decision about it. Each
+    /// generation was dispatched, so there were no more of them than that.
+    fn anew(&self, name: &str, key: &str, old: &[u8], decision: &Line) -> Result<Vec<u8>, AdminError> {
+        let dispatches = u32::try_from(self.names_of_dispatches(name)?.len()).unwrap_or(u32::MAX);
+        let claim = chain::salvage(old).unwrap_or_else(|| self.unknown_claim(name, key));
+        let claim = ClaimLine { generation: claim.generation.max(dispatches), ..claim };
         let mut chain = Chain::default();
         let first = chain.push(&Line::C(claim));
-        Ok(([first, chain.push(decision)].concat(), chain))
+        Ok([first, chain.push(decision)].concat())
     }
 
     /// Returns a claim of which no more is known than its record's name, and
@@ -95,11 +98,15 @@ impl Ledger {
         }
     }
 
-    fn confirm(&self, mut file: Locked, name: &str, chain: &Chain) -> Result<Value, AdminError> {
+    /// Makes the names fit the new record, and puts aside what is left of the
+    /// old one.
+    fn confirm(&self, mut file: Locked, name: &str, remains: &[u8]) -> Result<Value, AdminError> {
         let bytes = file.read_all()?;
         let record = Record::parse(&bytes).ok_or_else(|| LedgerError::damaged(name, file.path(), "cannot be written anew".to_owned()))?;
-        let generation = record.claim().map_or(1, |claim| claim.generation);
-        self.witness(name).write(&Testimony { generation, position: chain.position() }, self.random.as_ref())?;
+        if !remains.is_empty() {
+            self.keep_aside(name, remains)?;
+        }
+        self.forget_dispatches(name, self.names_of_dispatches(name)?.into_iter())?;
         Ok(record.to_value(name))
     }
 }

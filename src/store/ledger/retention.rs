@@ -6,8 +6,8 @@
 //! and only if both its last line and its file are old: a clock that jumped
 //! must not delete what is new.
 
-use super::Ledger;
 use super::record::{Line, Record, Verdict};
+use super::{Ledger, witness};
 use crate::store::locked::{Existing, Locked, Mode, StoreError};
 use chrono::{DateTime, Utc};
 use std::path::Path;
@@ -35,17 +35,21 @@ impl Ledger {
         }
     }
 
-    /// Deletes a record that its owner has read and found whole: first its
-    /// witness, because a witness alone means that the record was lost.
-    pub(super) fn discard(&self, file: Locked, name: &str) -> Result<(), StoreError> {
-        self.witness(name).remove()?;
+    /// Deletes a record that its owner has read and found whole: first the
+    /// names of its dispatches, which alone mean that the record was lost.
+    pub(super) fn discard(&self, file: Locked, name: &str, record: &Record) -> Result<(), StoreError> {
+        self.forget_dispatches(name, (1..=witness::dispatches(record)).rev())?;
         file.remove()
     }
 
     fn sweep(&self, folder: &Path, except: &Path) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         let now = self.clock.now();
-        for path in entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path != except) {
+        for path in entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path != except && (record_name(path).is_some() || is_temporary(path)))
+        {
             let is_old_file = std::fs::metadata(&path)
                 .and_then(|metadata| metadata.modified())
                 .is_ok_and(|modified| is_older(DateTime::<Utc>::from(modified), now, KEEP_REFUSED));
@@ -57,14 +61,16 @@ impl Ledger {
             match record_name(&path) {
                 // A damaged record stays: it is a person's to settle.
                 Some(name) => {
-                    if let Ok(Ok((record, _))) = self.examine(&bytes, &name)
+                    if let Ok(Ok(record)) = self.examine(&bytes, &name)
                         && record.last().is_some_and(|last| is_over(last, now))
                     {
-                        let _ = self.discard(file, &name);
+                        let _ = self.discard(file, &name, &record);
                     }
                 }
-                // A temporary file that a crash left has no witness.
-                None if Record::parse(&bytes).is_some_and(|record| record.last().is_some_and(|last| is_over(last, now))) => {
+                // What a crash left; the other names of records go with them.
+                None if is_temporary(&path)
+                    && Record::parse(&bytes).is_some_and(|record| record.last().is_some_and(|last| is_over(last, now))) =>
+                {
                     let _ = file.remove();
                 }
                 None => {}
@@ -77,6 +83,10 @@ impl Ledger {
 fn record_name(path: &Path) -> Option<String> {
     let [shard, rest] = [path.parent()?.file_name()?.to_str()?, path.file_name()?.to_str()?];
     (shard.len() == 2 && rest.len() == 62).then(|| format!("{shard}{rest}"))
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp-"))
 }
 
 fn is_over(last: &Line, now: DateTime<Utc>) -> bool {
@@ -95,10 +105,8 @@ fn is_older(time: DateTime<Utc>, now: DateTime<Utc>, age: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain::{self, Position};
     use super::super::record::tests::{bytes, claim};
     use super::super::record::{DispatchLine, ReasonLine, SuccessLine};
-    use super::super::witness::Testimony;
     use super::*;
     use crate::host::{Clock, SystemClock, SystemRandom};
     use crate::store::create_folder;
@@ -132,15 +140,15 @@ mod tests {
             let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
             std::fs::File::open(&path).unwrap().set_times(FileTimes::new().set_modified(old)).unwrap();
             if ["done", "cut"].contains(case) {
-                let position = Position { index: 1, check: chain::parse(&bytes(&cases[0].1).0).unwrap().checks[1].clone() };
-                ledger.witness(name).write(&Testimony { generation: 1, position }, &SystemRandom).unwrap();
+                ledger.names(name).give(1).unwrap();
             }
         }
         ledger.sweep(path(&names[0]).parent().unwrap(), Path::new("none"));
         for (name, (case, _, stays)) in names.iter().zip(&cases) {
             assert_eq!(path(name).exists(), *stays, "{case}");
         }
-        assert!(ledger.witness(&names[0]).read().unwrap().is_none(), "the witness goes with its record");
+        assert!(!ledger.was_dispatched(&names[0]).unwrap(), "the names go with their record");
+        assert!(ledger.was_dispatched(&names[6]).unwrap());
         assert_eq!(ledger.missing_records().unwrap(), Vec::<String>::new());
     }
 }

@@ -1,20 +1,24 @@
-//! What a record must at least hold.
+//! How often a record was dispatched, said in a second place.
 //!
 //! A record whose end was cut, which was emptied, deleted or replaced by an
-//! older copy, can look like one that was never dispatched. So each dispatch
-//! leaves, in `seen/`, which line of the record it is and what that line and
-//! all before it add up to. Whoever reads the record compares: a line that is
-//! not there, or another one in its place, is damage, and a witness without a
-//! record means that the record is missing. Neither is ever executed; a person
-//! settles it ([`Ledger::resolve`](super::Ledger::resolve)).
+//! older copy, can look like one that was never dispatched. So the n-th
+//! dispatch gives the record a second name, `sent/<record>.n`. The names are
+//! hard links: they cost no new file, and are asked for without reading a
+//! folder. Whoever reads a record with n dispatches looks for the name
+//! `.n+1`: when it is there, the record lost something. A second name without
+//! a record means that the record is missing, and still holds what was in it.
+//! Neither is ever executed; a person settles it
+//! ([`Ledger::resolve`](super::Ledger::resolve)). The names are not
+//! synchronised: a loss of power takes none of a record's lines, and damage
+//! none of the names.
 //!
-//! The order, under the record's lock: `D` durable, witness, first byte. And
-//! at the end: witness away, record away. A crash between two steps leaves a
-//! record that says more than its witness, which is no contradiction; the next
-//! reader brings the witness up to date. So it does for records of a version
-//! that had no witnesses.
+//! The order, under the record's lock: `D` durable, folder durable, name, first
+//! byte. And at the end: names away, the last one first, then the record. A
+//! crash between two steps leaves a record that says more than its names, which
+//! is no contradiction; the next reader adds them. So it does for records of a
+//! version that had no such names.
 //!
-//! | Lost or damaged | The record alone says | Record and witness say |
+//! | Lost or damaged | The record alone says | Record and names say |
 //! |--|--|--|
 //! | everything behind `C` | claimed: execute | damaged |
 //! | the second `D` of `C D N D` and what follows | not executed: execute | damaged |
@@ -22,152 +26,157 @@
 //! | the file | nothing: execute | missing |
 //! | the outcome only | unknown | unknown |
 //!
-//! The records of a worker's own calls have no witness: their keys are used
+//! The records of a worker's own calls have no such names: their keys are used
 //! once, and the worker's journal knows them.
 
-use super::chain::{self, Position};
+use super::chain;
 use super::record::{Line, Record};
 use super::{Ledger, LedgerError};
-use crate::host::Random;
+use crate::crash;
 use crate::store::locked::{Locked, StoreError};
-use crate::store::witness::Witness;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// What the witness of a record tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Testimony {
-    /// The generation of the dispatch.
-    pub(super) generation: u32,
-    /// Where its line stands.
-    pub(super) position: Position,
-}
-
-impl Testimony {
-    fn text(&self) -> String {
-        format!("1.{}.{}.{}", self.generation, self.position.index, self.position.check)
-    }
-
-    fn parse(text: &str) -> Option<Testimony> {
-        let mut parts = text.split('.');
-        let (version, generation, index, check) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let position = Position { index: index.parse().ok()?, check: check.to_owned() };
-        (version == "1" && parts.next().is_none()).then_some(Testimony { generation: generation.parse().ok()?, position })
-    }
-
-    /// Returns what the last dispatch of a record would have left.
-    fn of(record: &Record) -> Option<Testimony> {
-        let index = record.lines.iter().rposition(|line| matches!(line, Line::D(_)))?;
-        let generation = record.lines[..index].iter().rev().find_map(|line| match line {
-            Line::C(claim) => Some(claim.generation),
-            _ => None,
-        });
-        Some(Testimony { generation: generation.unwrap_or(1), position: Position { index, check: record.checks[index].clone() } })
-    }
-
-    /// Says what the record lacks.
-    fn contradicts(&self, record: &Record) -> Option<&'static str> {
-        match record.checks.get(self.position.index) {
-            None => Some("lost its end: it was dispatched, and does not say so"),
-            Some(check) if *check != self.position.check => Some("is not the one that was dispatched: an older copy, or another record"),
-            Some(_) => None,
-        }
-    }
-}
-
-/// The witness of one record.
+/// The second names of a record.
 #[derive(Debug)]
-pub(super) struct RecordWitness(Witness);
+pub(super) struct Names {
+    record: PathBuf,
+    base: PathBuf,
+}
 
-impl RecordWitness {
-    /// Returns what it tells; a text that cannot be read is an error of its
-    /// own, because it proves that there was a dispatch.
-    pub(super) fn read(&self) -> Result<Option<Result<Testimony, &'static str>>, StoreError> {
-        let text = self.0.read()?;
-        Ok(text.map(|text: String| Testimony::parse(&text).ok_or("has a witness that cannot be read")))
+impl Names {
+    /// Returns the name that the n-th dispatch gives.
+    fn of(&self, number: usize) -> PathBuf {
+        let mut name = self.base.clone().into_os_string();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
     }
 
-    pub(super) fn write(&self, testimony: &Testimony, random: &dyn Random) -> Result<(), StoreError> {
-        self.0.write(&testimony.text(), random)
+    /// Gives the name of the n-th dispatch.
+    pub(super) fn give(&self, number: usize) -> Result<(), StoreError> {
+        let name = self.of(number);
+        let given = crash::fault("store.witness").and_then(|()| match std::fs::hard_link(&self.record, &name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = name.parent().unwrap_or(Path::new("/"));
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                std::fs::hard_link(&self.record, &name)
+            }
+            given => given,
+        });
+        match given {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io("create", &name)(error)),
+            _ => {}
+        }
+        crash::point("store.witness.written");
+        Ok(())
     }
 
-    pub(super) fn remove(&self) -> Result<(), StoreError> {
-        self.0.remove()
+    fn is_given(&self, number: usize) -> Result<bool, StoreError> {
+        is_there(&self.of(number))
     }
+}
+
+fn is_there(name: &Path) -> Result<bool, StoreError> {
+    match crash::fault("store.witness_read").and_then(|()| std::fs::symlink_metadata(name)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("read", name)(error)),
+    }
+}
+
+/// Returns how often a record says that it was dispatched.
+pub(super) fn dispatches(record: &Record) -> usize {
+    record.lines.iter().filter(|line| matches!(line, Line::D(_))).count()
 }
 
 impl Ledger {
-    pub(super) fn witness(&self, name: &str) -> RecordWitness {
-        RecordWitness(Witness::at(self.seen.join(&name[..2]).join(&name[2..])))
+    /// Returns the second names of a record.
+    pub(super) fn names(&self, name: &str) -> Names {
+        Names { record: self.record_path(name), base: self.sent().join(name) }
     }
 
-    /// Returns the place of the second witness of a marks file.
-    pub(super) fn marks_witness(&self, scope: &str) -> Witness {
-        Witness::at(self.seen.join("marks").join(scope))
+    fn sent(&self) -> PathBuf {
+        self.folder.join("sent")
     }
 
-    /// Reads a record under its lock and compares it with its witness, which is
-    /// brought up to date.
+    /// Reads a record under its lock and compares it with its names, which are
+    /// completed.
     pub(super) fn read_record(&self, file: &mut Locked, name: &str) -> Result<Record, LedgerError> {
         let bytes = file.read_all()?;
-        let (record, known) = self.examine(&bytes, name)?.map_err(|problem| LedgerError::damaged(name, file.path(), problem))?;
-        let own = Testimony::of(&record).filter(|_| !is_of_worker(&record));
-        if let Some(own) = own
-            && known.is_none_or(|known| known.position.index < own.position.index)
-        {
-            self.witness(name).write(&own, self.random.as_ref())?;
+        let record = self.examine(&bytes, name)?.map_err(|problem| LedgerError::damaged(name, file.path(), problem))?;
+        let count = dispatches(&record);
+        let names = self.names(name);
+        if count > 0 && !is_of_worker(&record) && !names.is_given(count)? {
+            (1..=count).try_for_each(|number| names.give(number))?;
         }
         Ok(record)
     }
 
-    /// Compares the bytes of a record with its witness.
-    pub(super) fn examine(&self, bytes: &[u8], name: &str) -> Result<Result<(Record, Option<Testimony>), String>, StoreError> {
+    /// Compares the bytes of a record with its names.
+    pub(super) fn examine(&self, bytes: &[u8], name: &str) -> Result<Result<Record, String>, StoreError> {
         let record = match chain::parse(bytes) {
             Ok(record) => record,
             Err(problem) => return Ok(Err(problem)),
         };
-        if is_of_worker(&record) {
-            return Ok(Ok((record, None)));
+        if !is_of_worker(&record) && self.names(name).is_given(dispatches(&record) + 1)? {
+            return Ok(Err("lost its end: it was dispatched more often than it says".to_owned()));
         }
-        Ok(match self.witness(name).read()? {
-            None => Ok((record, None)),
-            Some(Err(problem)) => Err(problem.to_owned()),
-            Some(Ok(known)) => match known.contradicts(&record) {
-                Some(problem) => Err(problem.to_owned()),
-                None => Ok((record, Some(known))),
-            },
-        })
+        Ok(Ok(record))
+    }
+
+    /// Returns whether a record was dispatched once, whatever became of it.
+    pub(super) fn was_dispatched(&self, name: &str) -> Result<bool, StoreError> {
+        self.names(name).is_given(1)
     }
 
     /// Refuses a record that was just created although it was dispatched
     /// before, and takes it away again.
     pub(super) fn refuse_missing(&self, file: Locked, name: &str) -> Result<Locked, LedgerError> {
-        match self.witness(name).read()? {
-            None => Ok(file),
-            Some(_) => {
-                let path = file.path().to_owned();
-                file.remove()?;
-                Err(self.missing(name, &path))
+        if !self.was_dispatched(name)? {
+            return Ok(file);
+        }
+        let path = file.path().to_owned();
+        file.remove()?;
+        Err(missing(name, &path))
+    }
+
+    /// Returns the numbers of the dispatches that left a name, the last first.
+    pub(super) fn names_of_dispatches(&self, name: &str) -> Result<Vec<usize>, StoreError> {
+        let names = super::admin::names_in(&self.sent())?;
+        let numbers = names.iter().filter_map(|other| other.strip_prefix(name)?.strip_prefix('.')?.parse().ok());
+        let mut numbers: Vec<usize> = numbers.collect();
+        numbers.sort_unstable_by(|one, other| other.cmp(one));
+        Ok(numbers)
+    }
+
+    /// Takes the names of dispatches away, given from the last to the first.
+    pub(super) fn forget_dispatches(&self, name: &str, numbers: impl Iterator<Item = usize>) -> Result<(), StoreError> {
+        let names = self.names(name);
+        for number in numbers {
+            let link = names.of(number);
+            match crash::fault("store.witness_remove").and_then(|()| std::fs::remove_file(&link)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("delete", &link)(error)),
+                _ => crash::point("store.witness.removed"),
             }
         }
+        Ok(())
     }
 
-    pub(super) fn missing(&self, name: &str, path: &Path) -> LedgerError {
-        LedgerError::damaged(name, path, "is missing although its write was dispatched".to_owned())
+    /// Returns the bytes of a missing record that one of its names still holds.
+    pub(super) fn remains(&self, name: &str, numbers: &[usize]) -> Vec<u8> {
+        let names = self.names(name);
+        numbers.first().and_then(|number| std::fs::read(names.of(*number)).ok()).unwrap_or_default()
     }
 
-    /// Returns the names of the records that have a witness and no file.
+    /// Returns the names of the records that were dispatched and have no file.
     pub(super) fn missing_records(&self) -> Result<Vec<String>, StoreError> {
         let mut missing = Vec::new();
-        for shard in super::admin::names_in(&self.seen)?.into_iter().filter(|shard| shard.len() == 2) {
-            for rest in super::admin::names_in(&self.seen.join(&shard))? {
-                let name = format!("{shard}{rest}");
-                if name.len() != 64 || self.record_path(&name).exists() {
-                    continue;
-                }
-                // Its record may be on its way out: then the witness went first.
-                if self.witness(&name).read()?.is_some() {
-                    missing.push(name);
-                }
+        for entry in super::admin::names_in(&self.sent())? {
+            let Some(name) = entry.strip_suffix(".1").filter(|name| name.len() == 64) else { continue };
+            // A record may be on its way out: then its names went first.
+            if !self.record_path(name).exists() && self.was_dispatched(name)? {
+                missing.push(name.to_owned());
             }
         }
         Ok(missing)
@@ -183,6 +192,11 @@ impl Ledger {
         crate::store::locked::create_durable(&place, bytes, &crate::store::temporary_name(self.random.as_ref()))?;
         Ok(place)
     }
+}
+
+/// Says that a record is gone.
+pub(super) fn missing(name: &str, path: &Path) -> LedgerError {
+    LedgerError::damaged(name, path, "is missing although its write was dispatched".to_owned())
 }
 
 fn is_of_worker(record: &Record) -> bool {
