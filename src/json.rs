@@ -348,6 +348,12 @@ mod tests {
     }
 
     #[test]
+    fn a_note_shows_what_it_holds() {
+        let note = json!({"ledger": "k\u{3164}"});
+        assert_eq!(written("{}", Layout::Compact, Some(&note)), "{\"_b24\":{\"ledger\":\"k\\u3164\"}}\n");
+    }
+
+    #[test]
     fn values_of_secret_looking_keys_are_masked_when_asked() {
         let document = r#"{"AUTH":{"access_token":"x","expires":1},"auth":"y","author":"z","refresh_token":"","list":["auth","q"]}"#;
         let mut out = Vec::new();

@@ -38,6 +38,9 @@
 //!    (`wire::retry::tests`, `faults.rs`).
 //! 4. What is sent is rebuilt from what was checked (`call::tests`, `bypass.rs`).
 //! 5. No output path prints a secret (`secrets.rs`, `tidy::secrets_are_exposed_in_few_places`).
+//!    Nor does one print a character that a reader could not see (`unseen.rs`,
+//!    `tidy::everything_is_printed_in_few_places`), or of a plan what its seal
+//!    does not cover (`plan_shown.rs`).
 //! 6. An event is cleared on the portal only when it is done or its dead letter
 //!    is on disk, and nothing is cleared but by id (`queue_crashes.rs`,
 //!    `gate::queue_call`).

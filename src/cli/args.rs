@@ -305,7 +305,7 @@ pub(super) enum Plan {
         #[command(flatten)]
         consent: ConsentArgs,
     },
-    /// Mark a plan as not to be executed
+    /// Keep a plan from being executed; remove a file that is no plan
     Cancel {
         /// The plan's id
         id: String,

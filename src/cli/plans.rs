@@ -5,6 +5,7 @@ use super::args::Plan as PlanCommand;
 use super::{Stop, printed};
 use crate::error::{Code, Failure};
 use crate::host::Host;
+use crate::ids::PlanId;
 use crate::output;
 use crate::pipeline::review::Review;
 use crate::settings::{Policy, Settings};
@@ -24,7 +25,7 @@ pub(super) fn run(command: &PlanCommand, settings: &Settings, host: &mut Host) -
         PlanCommand::Cancel { id } => (cancel(&plans, id, host)?, 0),
         PlanCommand::Prune => {
             let pruned = plans.prune(host.clock.now())?;
-            let ids: Vec<&str> = pruned.expired.iter().map(|id| id.as_str()).collect();
+            let ids: Vec<&str> = pruned.expired.iter().map(PlanId::as_str).collect();
             let kept: Vec<Value> = pruned.changed.iter().map(|id| json!({"plan_id": id.as_str(), "state": "changed"})).collect();
             (json!({"schema": "b24.plans-pruned/1", "pruned": ids, "kept": kept}), pruned.changed.len())
         }

@@ -69,8 +69,8 @@ pub(super) fn write(text: &[u8], out: &mut impl Write) -> io::Result<()> {
             return out.write_all(&text[written..]);
         }
         let (length, character) = first(&text[position..]);
-        let is_shown = character.is_some_and(|character| !is_unseen(character) && !(is_mark(character) && hangs(text, position, written)));
-        if !is_shown {
+        let must_escape = |character| is_unseen(character) || (is_mark(character) && hangs(text, position, written));
+        if character.is_none_or(must_escape) {
             out.write_all(&text[written..position])?;
             write_escape(character.unwrap_or(char::REPLACEMENT_CHARACTER), out)?;
             written = position + length;

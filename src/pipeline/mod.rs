@@ -152,12 +152,8 @@ pub fn plan(session: &mut Session, proposal: Proposal) -> Result<Plan, Failure> 
     let tools = session.tools.clone();
     let binding = binding(session, &principal);
     let preview = Review::of_step(&step, &session.settings.policy).lines();
-    let plan = plans(session).create(
-        &binding,
-        (vec![step], preview),
-        session.settings.plan_ttl,
-        (tools.clock.as_ref(), tools.random.as_ref()),
-    )?;
+    let plan =
+        plans(session).create(&binding, (vec![step], preview), session.settings.plan_ttl, (tools.clock.as_ref(), tools.random.as_ref()))?;
     Ok(plan)
 }
 

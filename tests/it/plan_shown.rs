@@ -158,7 +158,9 @@ fn nothing_of_an_edited_file_is_believed_or_shown() {
         std::fs::write(path(&world, id), edited.to_string()).unwrap();
         is_nobodys(&world, field, id, &["forged-text", "2001-01", "2999-01", "crm.lead.get", "9.9.9", OTHER_ID]);
     }
-    for (what, bytes) in [("text", &b"forged-text"[..]), ("none", b""), ("other bytes", b"\xff\xfe"), ("JSON", b"{\"plan_id\":\"forged-text\"}")] {
+    for (what, bytes) in
+        [("text", &b"forged-text"[..]), ("none", b""), ("other bytes", b"\xff\xfe"), ("JSON", b"{\"plan_id\":\"forged-text\"}")]
+    {
         std::fs::write(path(&world, id), bytes).unwrap();
         is_nobodys(&world, what, id, &["forged-text"]);
     }

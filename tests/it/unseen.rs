@@ -7,8 +7,9 @@ use b24::env::Env;
 use b24::host::Host;
 use b24::json::is_unseen;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use unicode_general_category::{GeneralCategory, get_general_category};
 
@@ -269,6 +270,78 @@ fn dead_letters_and_event_lines_are_shown() {
     assert_eq!(shown.body(0)["error"], letter["error"]);
 }
 
+#[test]
+fn lines_of_events_are_shown() {
+    let world = World::new();
+    let token = world.emulator.access().application_token.expose().to_owned();
+    let mut command = world.command(&["listen", "--jsonl"]);
+    command.env("B24_APPLICATION_TOKEN", &token).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut out, mut err) = (BufReader::new(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
+    let mut line = String::new();
+    while !line.contains("b24.listen/1") {
+        line.clear();
+        assert!(err.read_line(&mut line).unwrap() > 0, "it has ended");
+    }
+    let notice: Value = serde_json::from_str(&line).unwrap();
+    let ready: Value = serde_json::from_str(notice["message"].as_str().unwrap()).unwrap();
+    let text = sample();
+    let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let body = format!(
+        "event=ONCRMDEALUPDATE&event_handler_id=1&data[FIELDS][ID]=7&data[FIELDS][TITLE]=x{encoded}x&ts=1&auth[domain]=a.bitrix24.com&auth[member_id]=m&auth[application_token]={token}"
+    );
+    let address = ready["address"].as_str().unwrap().trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = "Content-Type: application/x-www-form-urlencoded\r\nConnection: close";
+    write!(stream, "POST / HTTP/1.1\r\nHost: x\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    line.clear();
+    out.read_line(&mut line).unwrap();
+    is_clean("event line", &line);
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert!(event["payload"]["data"]["FIELDS"]["TITLE"] == format!("x{text}x"), "{}", line.chars().take(500).collect::<String>());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn words_that_are_no_calls_are_shown() {
+    let world = World::new();
+    for piece in pieces(300) {
+        let word = format!("w{piece}");
+        let path = format!("./{piece}");
+        let option = format!("--{piece}");
+        for args in [
+            &["search", &word][..],
+            &["describe", &word],
+            &["explain", &word],
+            &["policy", "check", &word],
+            &["help", &word],
+            &["packs", "show", &word],
+            &["plan", "show", &word],
+            &["queue", "dlq", "show", &word],
+            &["queue", "bind", &word],
+            &["call", &word],
+            &["crm.lead.list", &word],
+            &["crm.lead.list", &option],
+            &["crm.lead.list", "--params", &word],
+            &["crm.lead.list", "--packs", &word],
+            &["crm.lead.list", "--method-allowlist", &word],
+            &["crm.lead.list", "--profile", &word],
+            &["crm.lead.list", "--config", &path],
+            &["crm.lead.list", "--env-file", &path],
+            &["crm.lead.list", &format!("fields[TITLE]@{path}")],
+        ] {
+            for format in ["json", "text"] {
+                let outcome = world.run(&[args, &["--error-format", format]].concat());
+                is_clean(&args.join(" "), &outcome.stdout);
+                is_clean(&args.join(" "), &outcome.stderr);
+            }
+        }
+    }
+    assert!(world.changes().is_empty());
+}
+
 /// A stream that the test reads.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -303,6 +376,7 @@ fn a_terminal_shows_the_same() {
         stdin: Box::new(std::io::empty()),
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),
+        stdin_is_terminal: true,
         out_is_terminal: true,
         err_is_terminal: true,
         ..Host::real()
@@ -316,5 +390,14 @@ fn a_terminal_shows_the_same() {
     assert_eq!(run(&["crm.lead.delete", "id=1", "--idempotency-key", key]), 10);
     assert_eq!(run(&["ledger", "show", key]), 5);
     assert!(err.text().lines().count() > 5);
+    is_clean("terminal's errors", &err.text());
+    // A person resolves what an agent named.
+    world.fault("crm.lead.add:execute-then-drop:times=1");
+    assert_eq!(run(&["crm.lead.add", "fields[TITLE]=y", "--idempotency-key", key, "--confirm-write"]), 8);
+    let before = out.text().len();
+    assert_eq!(run(&["ledger", "list"]), 0);
+    assert_eq!(run(&["ledger", "resolve", key, "--as", "executed", "--reason", key]), 0);
+    assert!(out.text()[before..].matches("\\u00ad").count() >= 2, "{}", &out.text()[before..]);
+    is_clean("ledger on a terminal", &out.text());
     is_clean("terminal's errors", &err.text());
 }

@@ -85,7 +85,8 @@ impl Review {
             return Review { risk: planned, batch: None, calls: Vec::new(), warning };
         };
         let review = Review::of(&request, &gate::classes(&request, policy));
-        let warning = (review.risk != planned).then_some("its class is another one now, and it will not be executed; make the plan anew");
+        let warning =
+            (review.risk != planned).then_some("its class is another one here and now, where it is not executed; make the plan anew");
         Review { risk: review.risk.max(planned), warning, ..review }
     }
 
@@ -168,7 +169,8 @@ impl CallReview {
 
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("{}: {} ({}): {}", self.risk.text(), self.method, self.api.text(), self.purpose)];
-        lines.extend(self.raised_from.map(|class| format!("its class: {} by what it is given, {} without", self.risk.text(), class.text())));
+        lines
+            .extend(self.raised_from.map(|class| format!("its class: {} by what it is given, {} without", self.risk.text(), class.text())));
         lines.extend(self.loses.iter().map(|loses| format!("loses: {loses}")));
         lines.extend(self.external_effect.iter().map(|effect| format!("reaches beyond the portal: {effect}")));
         if !self.name.is_empty() {

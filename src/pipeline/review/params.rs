@@ -136,15 +136,12 @@ impl Given {
 impl Param {
     fn of(leaf: &Leaf) -> Param {
         let (text, more) = shortened(leaf.value);
-        let mut path = String::new();
-        for (level, part) in leaf.path.iter().enumerate() {
-            let part = match part {
-                Part::Key(key) => key_text(key),
-                Part::Index(index) => index.to_string(),
-            };
-            path.push_str(&if level == 0 { part } else { format!("[{part}]") });
-        }
-        Param { path, text, more }
+        let parts = leaf.path.iter().map(|part| match part {
+            Part::Key(key) => key_text(key),
+            Part::Index(index) => index.to_string(),
+        });
+        let parts = parts.enumerate().map(|(level, part)| if level == 0 { part } else { format!("[{part}]") });
+        Param { path: parts.collect::<Vec<_>>().concat(), text, more }
     }
 
     fn line(&self) -> String {
@@ -209,7 +206,7 @@ fn rank(leaf: &Leaf, details: Option<&Details>) -> u8 {
     };
     match keys().next() {
         _ if keys().any(marks_an_end) => 0,
-        _ if keys().last().is_some_and(names_a_thing) => 1,
+        _ if keys().next_back().is_some_and(names_a_thing) => 1,
         Some(key) if is_documented(key) => 2,
         _ => 3,
     }
@@ -239,7 +236,7 @@ fn shortened(value: &Value) -> (String, Option<More>) {
             let (shown, more) = cut(text, VALUE);
             (quoted(&shown), more)
         }
-        Value::Array(items) if items.iter().all(|item| !item.is_array() && !item.is_object()) => {
+        Value::Array(items) if items.iter().all(|item| !item.is_array() && !item.is_object()) && begins_short(items) => {
             let mut text = String::new();
             for (index, item) in items.iter().enumerate() {
                 let item = json::escape_deceptive(&item.to_string());
@@ -257,6 +254,12 @@ fn shortened(value: &Value) -> (String, Option<More>) {
             (json::escape_deceptive(&shown), more)
         }
     }
+}
+
+/// Returns whether the first item can be shown whole; else the list is shown
+/// as the text that it is.
+fn begins_short(items: &[Value]) -> bool {
+    items.first().is_none_or(|item| json::escape_deceptive(&item.to_string()).chars().count() <= VALUE)
 }
 
 fn cut(text: &str, room: usize) -> (String, Option<More>) {
@@ -280,5 +283,5 @@ pub(super) fn name(text: &str) -> String {
 
 fn escaped(character: char) -> String {
     let mut units = [0; 2];
-    character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat()
 }

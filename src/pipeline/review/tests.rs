@@ -49,8 +49,20 @@ fn what_is_left_out_is_counted() {
 }
 
 #[test]
+fn a_list_begins_with_something() {
+    let lines = lines("crm.lead.update", json!({"id": 1, "fields": {"A": ["y".repeat(100), "z"], "B": [], "C": [1, "b", null]}}));
+    let begun = format!("with fields[A] = [\"{} … 28 more characters of fields[A]", "y".repeat(78));
+    assert!(lines.contains(&begun), "{lines:?}");
+    assert!(
+        lines.contains(&"with fields[B] = []".to_owned()) && lines.contains(&"with fields[C] = [1, \"b\", null]".to_owned()),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn a_name_cannot_imitate_a_line() {
-    for name in ["crm.lead.get (read): x", "a\u{202e}b", "a\u{a0}b", "אב", "n\u{301}", "x".repeat(90).as_str(), "\"}, read: crm.lead.get"] {
+    for name in ["crm.lead.get (read): x", "a\u{202e}b", "a\u{a0}b", "אב", "n\u{301}", "x".repeat(90).as_str(), "\"}, read: crm.lead.get"]
+    {
         let lines = lines("batch", json!({"cmd": {name: "crm.lead.delete?id=1", "b": "crm.lead.get?id=2"}}));
         assert_eq!(lines[0], "destructive: batch, commands: 2 (1 destructive, 1 read); an error does not stop the others");
         assert!(lines[1].starts_with("command 1 of 2: destructive: crm.lead.delete (v2): "), "{lines:?}");
@@ -63,9 +75,17 @@ fn a_name_cannot_imitate_a_line() {
 
 #[test]
 fn a_key_or_a_value_cannot_imitate_a_line() {
-    let fields = json!({"loses: nothing\u{2028}": "a\nloses: nothing\rread: x", "k\"": "\u{1b}[2K", "": {"deep [x] = 1": [{"a": "\u{7f}"}]}});
+    let fields =
+        json!({"loses: nothing\u{2028}": "a\nloses: nothing\rread: x", "k\"": "\u{1b}[2K", "": {"deep [x] = 1": [{"a": "\u{7f}"}]}});
     let lines = lines("crm.lead.update", json!({"id": "7\nread: crm.lead.get", "fields": fields}));
-    let starts = ["write: crm.lead.update (v2): ", "its class: ", "loses: ", "reaches beyond the portal: ", "acts on id = \"7\\nread", "with fields[\""];
+    let starts = [
+        "write: crm.lead.update (v2): ",
+        "its class: ",
+        "loses: ",
+        "reaches beyond the portal: ",
+        "acts on id = \"7\\nread",
+        "with fields[\"",
+    ];
     for line in &lines {
         assert!(starts.iter().any(|start| line.starts_with(start)), "{line}");
         assert!(!line.chars().any(json::is_unseen), "{line:?}");
@@ -100,11 +120,16 @@ fn a_step_that_is_not_understood_says_so() {
         read_only: false,
         require_plan: false,
     };
-    let step = |method: &str, risk: &str| Step { method: method.to_owned(), api: "v2".to_owned(), params: json!({"id": 1}), risk: risk.to_owned() };
+    let step = |method: &str, risk: &str| Step {
+        method: method.to_owned(),
+        api: "v2".to_owned(),
+        params: json!({"id": 1}),
+        risk: risk.to_owned(),
+    };
     let lines = Review::of_step(&step("not a method", "write"), &policy).lines();
     assert!(lines[0].starts_with("warning: ") && lines[1] == "write", "{lines:?}");
     let lines = Review::of_step(&step("crm.lead.delete", "read"), &policy).lines();
-    assert!(lines[0].starts_with("warning: its class is another one now"), "{lines:?}");
+    assert!(lines[0].starts_with("warning: its class is another one here and now"), "{lines:?}");
     assert!(lines[1].starts_with("destructive: crm.lead.delete"));
     assert!(!Review::of_step(&step("crm.lead.delete", "destructive"), &policy).lines()[0].starts_with("warning"));
 }

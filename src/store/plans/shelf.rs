@@ -74,7 +74,10 @@ impl Plans {
         let is_expired = |expires: &str| parse_time(expires).is_none_or(|expires| expires <= now);
         let sealed = match self.sealed(id) {
             Ok(sealed) if !is_of_this_version(&sealed) => {
-                return Some(Kept::OfOtherVersion { id: id.clone(), is_expired: is_expired(sealed["expires"].as_str().unwrap_or_default()) });
+                return Some(Kept::OfOtherVersion {
+                    id: id.clone(),
+                    is_expired: is_expired(sealed["expires"].as_str().unwrap_or_default()),
+                });
             }
             other => other,
         };
