@@ -286,7 +286,7 @@ fn lines_of_events_are_shown() {
     let notice: Value = serde_json::from_str(&line).unwrap();
     let ready: Value = serde_json::from_str(notice["message"].as_str().unwrap()).unwrap();
     let text = sample();
-    let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded = text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
     let body = format!(
         "event=ONCRMDEALUPDATE&event_handler_id=1&data[FIELDS][ID]=7&data[FIELDS][TITLE]=x{encoded}x&ts=1&auth[domain]=a.bitrix24.com&auth[member_id]=m&auth[application_token]={token}"
     );

@@ -168,10 +168,10 @@ impl CallReview {
     }
 
     fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("{}: {} ({}): {}", self.risk.text(), self.method, self.api.text(), self.purpose)];
+        let loses = self.loses.as_ref().map_or_else(String::new, |loses| format!("; loses: {loses}"));
+        let mut lines = vec![format!("{}: {} ({}): {}{loses}", self.risk.text(), self.method, self.api.text(), self.purpose)];
         lines
             .extend(self.raised_from.map(|class| format!("its class: {} by what it is given, {} without", self.risk.text(), class.text())));
-        lines.extend(self.loses.iter().map(|loses| format!("loses: {loses}")));
         lines.extend(self.external_effect.iter().map(|effect| format!("reaches beyond the portal: {effect}")));
         if !self.name.is_empty() {
             lines.push(format!("its name: {}", self.name));
