@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a campaign says what it counted")]
 
 mod answers; // answers that prove nothing
+mod audit_size; // the audit log at any length
 mod bypass; // tricks against the gate, by the call itself
 mod bypass_setup; // by profile, environment and files
 mod call; // what one call does, for its user
