@@ -5,12 +5,17 @@
 //! `wire/` alone (a test over the source holds this). The [`Redactor`] is the
 //! second line of defence: a portal may echo a credential back.
 
+mod escapes;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
-use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD as STANDARD, BASE64_URL_SAFE as URL_SAFE};
+use escapes::Escapes;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::OnceLock;
 use subtle::ConstantTimeEq;
 
@@ -55,7 +60,17 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Replaces every known secret, in each spelling that output can give it.
+/// Replaces every known secret, in each spelling that an echo could give it.
+///
+/// | spelling | found by |
+/// |--|--|
+/// | as it is, JSON-escaped, backwards | a pattern each |
+/// | hexadecimal | two patterns, one a case |
+/// | base64, base64url, alone or anywhere in something longer | a pattern for each of three offsets and each alphabet, without the letters at the edges that the neighbours share |
+/// | percent, `\u`, HTML and quoted-printable escapes, of any part and mixed | [`escapes`], character by character |
+///
+/// Not looked for: what only a program would undo for its own ends (other
+/// alphabets, ciphers, compression, a secret in pieces).
 ///
 /// The matcher is made at first use: it costs more than the rest of a process
 /// start, secrets are learned one by one, and a run that succeeds never needs
@@ -63,27 +78,40 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
     needles: Vec<String>,
+    escapes: Escapes,
     matcher: OnceLock<Option<AhoCorasick>>,
 }
 
+/// Returns the spellings of a secret that are patterns, the secret first.
+fn spellings(raw: &str) -> Vec<String> {
+    let hex = hex::encode(raw);
+    let mut spellings = vec![raw.to_owned(), hex.to_ascii_uppercase(), hex, raw.chars().rev().collect()];
+    if let Ok(quoted) = serde_json::to_string(raw) {
+        spellings.push(quoted.trim_matches('"').to_owned());
+    }
+    for engine in [STANDARD, URL_SAFE] {
+        spellings.push(engine.encode(raw));
+        for offset in 0..3 {
+            let encoded = engine.encode([&b"\0\0"[..offset], raw.as_bytes()].concat());
+            // Letters that hold bits of the neighbours are theirs.
+            let (start, end) = ((offset * 8).div_ceil(6), (offset + raw.len()) * 8 / 6);
+            spellings.push(encoded[start..end].to_owned());
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    spellings.retain(|spelling| seen.insert(spelling.clone()));
+    spellings
+}
+
 impl Redactor {
-    /// Adds a secret in its raw, percent-encoded, base64 and JSON-escaped
-    /// spellings.
+    /// Adds a secret in all its spellings.
     pub fn learn(&mut self, secret: &Secret) {
         let raw = secret.expose();
         if raw.len() < SHORTEST_REDACTED || self.needles.iter().any(|known| known == raw) {
             return;
         }
-        let mut spellings = vec![
-            raw.to_owned(),
-            percent_encoding::utf8_percent_encode(raw, percent_encoding::NON_ALPHANUMERIC).to_string(),
-            STANDARD.encode(raw),
-        ];
-        if let Ok(quoted) = serde_json::to_string(raw) {
-            spellings.push(quoted.trim_matches('"').to_owned());
-        }
-        spellings.dedup();
-        self.needles.extend(spellings);
+        self.needles.extend(spellings(raw));
+        self.escapes.learn(raw);
         self.matcher = OnceLock::new();
     }
 
@@ -98,17 +126,33 @@ impl Redactor {
     /// Returns whether a known secret stands in the bytes.
     #[must_use]
     pub fn finds(&self, bytes: &[u8]) -> bool {
-        self.matcher().is_some_and(|matcher| matcher.is_match(bytes))
+        self.matcher().is_some_and(|matcher| matcher.is_match(bytes)) || self.escapes.find(bytes, 0).is_some()
     }
 
     /// Returns the bytes with every known secret replaced; borrows when there
     /// is none.
     #[must_use]
     pub fn redact<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        match self.matcher() {
+        let whole = match self.matcher() {
             Some(matcher) if matcher.is_match(bytes) => Cow::Owned(matcher.replace_all_bytes(bytes, &vec![MASK; self.needles.len()])),
             _ => Cow::Borrowed(bytes),
+        };
+        match self.escapes.find(&whole, 0) {
+            None => whole,
+            Some(first) => Cow::Owned(self.without_escaped(&whole, first)),
         }
+    }
+
+    fn without_escaped(&self, bytes: &[u8], first: Range<usize>) -> Vec<u8> {
+        let (mut clean, mut position, mut next) = (Vec::new(), 0, Some(first));
+        while let Some(found) = next {
+            clean.extend_from_slice(&bytes[position..found.start]);
+            clean.extend_from_slice(MASK.as_bytes());
+            position = found.end;
+            next = self.escapes.find(bytes, position);
+        }
+        clean.extend_from_slice(&bytes[position..]);
+        clean
     }
 
     /// Returns the text with every known secret replaced.
@@ -129,6 +173,28 @@ mod tests {
         for spelling in ["p@ss\"word/1", "p%40ss%22word%2F1", "p@ss\\\"word/1", "cEBzcyJ3b3JkLzE="] {
             assert_eq!(redactor.redact_text(&format!("<{spelling}>")), "<***>", "{spelling}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_found_in_what_encodes_more_than_it() {
+        let secret = "a1b2c3d4e5f6~?>x";
+        let mut redactor = Redactor::default();
+        redactor.learn(&Secret::new(secret.to_owned()));
+        for before in 0..7 {
+            for after in 0..4 {
+                let text = format!("{}{secret}{}", &"x-y_z=:"[..before], &"!.,;"[..after]);
+                for engine in [STANDARD, URL_SAFE] {
+                    let echoed = engine.encode(&text);
+                    let clean = redactor.redact_text(&echoed);
+                    assert!(clean.contains(MASK) && clean.len() + secret.len() < echoed.len() + 8, "{echoed}: {clean}");
+                }
+                for echoed in [hex::encode(&text), hex::encode_upper(&text), text.chars().rev().collect()] {
+                    assert!(redactor.redact_text(&echoed).contains(MASK), "{echoed}");
+                }
+            }
+        }
+        let escaped: String = secret.chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect();
+        assert_eq!(redactor.redact_text(&format!("<{escaped}{secret}%61{}>", &secret[1..])), "<*********>");
     }
 
     #[test]
