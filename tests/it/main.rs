@@ -42,6 +42,7 @@ mod readme; // every command of the README runs
 mod receive; // events that are delivered to this machine
 mod replays; // answers that were not kept
 mod secrets; // no secret comes out
+mod secrets_spelled; // in whatever spelling
 mod secrets_wire; // nor from portals that are not there or repeat it
 mod tidy; // rules about the source
 mod trigger; // events for handlers of one's own
