@@ -59,7 +59,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("B24_RATE_LIMITER_BURST", "10", "Requests that may go at once, up to 250"),
     variable("B24_RATE_LIMITER_TTL_SEC", "3600", "Accepted for the Python script's sake, without effect"),
     variable("B24_TIMEOUT", "90", "Seconds that one attempt may take"),
-    variable("B24_MAX_WAIT", "30", "Seconds that a call may wait for slots, locks and retries in all"),
+    variable("B24_MAX_WAIT", "30", "Seconds that a call may wait for slots, locks and pauses in all; answers are waited for besides"),
     variable("B24_MAX_ANSWER", "256MB", "Largest answer that is taken, and about the memory that it may cost"),
     variable("B24_CA_FILE", "", "Certificate authorities (PEM) to trust besides the system's"),
     variable("B24_ERROR_FORMAT", "auto", "auto, json or text"),

@@ -34,8 +34,9 @@
 //!    and `wire` sends only what `gate` cleared (`gate`'s `compile_fail` examples).
 //! 2. No byte of a write leaves before its `D` line and its audit intent are on
 //!    disk (`crashes.rs`: a kill at every point).
-//! 3. A write that may have run is never sent again by itself
-//!    (`wire::retry::tests`, `faults.rs`).
+//! 3. A write that may have run is never sent again by itself, and an answer
+//!    proves only what a closed table says (`wire::judge`, `wire::retry::tests`,
+//!    `faults.rs`, `answers.rs`).
 //! 4. What is sent is rebuilt from what was checked (`call::tests`, `bypass.rs`).
 //! 5. No output path prints a secret (`secrets.rs`, `tidy::secrets_are_exposed_in_few_places`).
 //!    Nor does one print a character that a reader could not see (`unseen.rs`,
@@ -44,14 +45,18 @@
 //! 6. An event is cleared on the portal only when it is done or its dead letter
 //!    is on disk, and nothing is cleared but by id (`queue_crashes.rs`,
 //!    `gate::queue_call`).
-//! 7. Unknown is never read (`risk::tests`, `bypass.rs`).
-//! 8. Whatever happens to one file of the state folder, nothing is sent a
+//! 7. Nothing but an answer is waited for longer than `--max-wait` in all, and
+//!    no answer and no log takes more memory than its bound
+//!    (`store::patience`, `waits.rs`, `audit_size.rs`).
+//! 8. Unknown is never read (`risk::tests`, `bypass.rs`).
+//! 9. Whatever happens to one file of the state folder, nothing is sent a
 //!    second time, and what was lost is said (`damage.rs`, `ledger::model_tests`).
 //!
 //! # What went wrong elsewhere, and what stops it here
 //!
 //! | elsewhere | here |
 //! |--|--|
+//! | a refusal was believed that stood beside a result | `wire::judge` takes what says both for neither |
 //! | a create was repeated after a timeout | `wire::retry` gives `Unknown`; only the ledger's operator ends it |
 //! | `crm.deal.delete.json` passed as a read | `Method::parse` folds the suffix before anything is decided |
 //! | a batch carried what a call could not | `call` takes it apart; each call passes the gate alone |

@@ -193,7 +193,7 @@ mod tests {
                 }
             }
         }
-        let escaped: String = secret.chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect();
+        let escaped: String = secret.chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect::<Vec<_>>().concat();
         assert_eq!(redactor.redact_text(&format!("<{escaped}{secret}%61{}>", &secret[1..])), "<*********>");
     }
 

@@ -328,7 +328,8 @@ pub(super) enum Ledger {
         key: String,
     },
     /// Say what became of a write whose outcome is unknown or whose record is
-    /// damaged or missing; for a person at a terminal
+    /// damaged or missing; for a person at a terminal, which a program with a
+    /// pseudo terminal of its own can pass for
     Resolve {
         /// A key, auto:..., or at least 8 digits of the record
         key: String,

@@ -78,7 +78,7 @@ impl Trip<'_> {
         self.number += 1;
         self.request_id = session.tools.request_id();
         session.prepare_sender()?;
-        let slot = match self.slot(session, cleared.request()) {
+        let slot = match slot(session, cleared.request()) {
             Ok(slot) => slot,
             Err(failure) => {
                 cleared.withdraw("no slot in time")?;
@@ -127,26 +127,6 @@ impl Trip<'_> {
 
     fn labels(&self) -> Attempt<'_> {
         Attempt { request_id: &self.request_id, number: self.number, plan: self.plan }
-    }
-
-    /// Waits for the method's operating time and for a slot, within what is
-    /// left of the patience.
-    fn slot(&self, session: &Session, request: &Request) -> Result<Slot, Failure> {
-        let principal = principal_of(session);
-        let nested = request.calls().map(|(_, call)| call.name.as_str());
-        let mut methods: Vec<&str> = std::iter::once(request.wire_name()).chain(nested).collect();
-        methods.sort_unstable();
-        methods.dedup();
-        let mut longest = Duration::ZERO;
-        for method in methods {
-            longest = longest.max(session.operating.before(&principal, method, patience(session))?);
-        }
-        wait(session, longest);
-        let before = patience(session);
-        let slot = session.limiter.take(before)?;
-        // The wait for the limiter's lock is spent already.
-        patience::spend(slot.waited().saturating_sub(before.saturating_sub(patience(session))));
-        Ok(slot)
     }
 
     fn land(&mut self, session: &mut Session, sent: Sent) -> Result<Step, Failure> {
@@ -346,6 +326,26 @@ impl Trip<'_> {
     fn dress(&self, session: &Session, failure: Failure) -> Failure {
         in_context(session, failure.with("method", self.name.as_str()).with("request_id", self.request_id.as_str()))
     }
+}
+
+/// Waits for the method's operating time and for a slot, within what is
+/// left of the patience.
+fn slot(session: &Session, request: &Request) -> Result<Slot, Failure> {
+    let principal = principal_of(session);
+    let nested = request.calls().map(|(_, call)| call.name.as_str());
+    let mut methods: Vec<&str> = std::iter::once(request.wire_name()).chain(nested).collect();
+    methods.sort_unstable();
+    methods.dedup();
+    let mut longest = Duration::ZERO;
+    for method in methods {
+        longest = longest.max(session.operating.before(&principal, method, patience(session))?);
+    }
+    wait(session, longest);
+    let before = patience(session);
+    let slot = session.limiter.take(before)?;
+    // The wait for the limiter's lock is spent already.
+    patience::spend(slot.waited().saturating_sub(before.saturating_sub(patience(session))));
+    Ok(slot)
 }
 
 /// Returns what is left of the patience.

@@ -32,7 +32,7 @@ pub fn parse(text: &str) -> Option<u64> {
 #[must_use]
 pub fn shown(bytes: u64) -> String {
     let units = [(GB, "GB"), (MB, "MB"), (KB, "KB")];
-    match units.into_iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0) {
+    match units.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{} {name}", bytes / unit),
         None => format!("{bytes} bytes"),
     }

@@ -17,7 +17,7 @@ fn in_part(index: usize, escaped: String, plain: u32) -> String {
 
 /// The spellings, with what must not be left of each.
 fn spellings(secret: &str) -> Vec<(&'static str, String)> {
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let mut spellings = vec![
         ("raw", secret.to_owned()),
         ("hex", hex.clone()),

@@ -137,7 +137,7 @@ mod tests {
         let lengths = [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 2, LONGEST_LINE, LONGEST_LINE + 1, 5];
         let texts: Vec<String> = lengths.iter().map(|length| "x".repeat(*length)).collect();
         for torn in ["", "torn"] {
-            std::fs::write(&path, texts.iter().map(|text| format!("{text}\n")).collect::<String>() + torn).unwrap();
+            std::fs::write(&path, texts.join("\n") + "\n" + torn).unwrap();
             let expected: Vec<Option<String>> = texts.iter().map(|text| (text.len() <= LONGEST_LINE).then(|| text.clone())).collect();
             for count in 0..=texts.len() + 2 {
                 let mut lines = Lines::open(&path).unwrap().unwrap();
