@@ -7,7 +7,7 @@ use b24::host::SystemClock;
 use b24::store::locked::{Locked, Mode};
 use b24::store::operating::Operating;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,11 +129,10 @@ fn a_busy_moment_is_no_reason_to_fail() {
     let world = World::new();
     let path = portal(&world).join("limiter.bin");
     let held = hold(&path);
-    let mut child = world.command(&["user.current", "--max-wait", "20"]).spawn().unwrap();
+    let mut child = world.command(&["user.current", "--max-wait", "20"]).stdout(Stdio::null()).spawn().unwrap();
     // It waits now, or will find the lock free.
     drop(held);
     assert!(child.wait().unwrap().success());
-    assert_eq!(world.run(&["user.current", "--max-wait", "0"]).status, 0);
 }
 
 #[test]
