@@ -4,6 +4,7 @@
 use b24::host::{Clock, SystemClock, SystemRandom, timestamp};
 use b24::json::sha256_hex;
 use b24::store::ledger::Ledger;
+use b24::store::ledger::chain::Chain;
 use b24::store::ledger::record::{ClaimLine, DispatchLine, Line, Owner, SuccessLine};
 use serde_json::{Value, json};
 use std::fs;
@@ -116,7 +117,8 @@ fn fill_ledger(portal: &Path, records: usize) {
     for number in 0..records {
         let key = format!("old-{number}");
         let name = ledger.record_name(&key);
-        let bytes: Vec<u8> = lines(key).iter().flat_map(Line::to_bytes).collect();
+        let mut chain = Chain::default();
+        let bytes: Vec<u8> = lines(key).iter().flat_map(|line| chain.push(line)).collect();
         fs::write(folder.join(&name[..2]).join(&name[2..]), bytes).unwrap();
     }
 }
@@ -139,7 +141,7 @@ fn lines(key: String) -> [Line; 3] {
     [
         Line::C(claim),
         Line::D(DispatchLine { at: at.clone(), request_id: "01a1fd41-9159-7f15-a8ee-6b9e5af8fa50".to_owned() }),
-        Line::S(SuccessLine { at, digest: sha256_hex(&answer), answer: Some(answer) }),
+        Line::S(SuccessLine { at, digest: sha256_hex(&answer), answer: Some(answer), ids: None }),
     ]
 }
 

@@ -227,7 +227,7 @@ impl Scene {
             let context = format!("{} / {:?}: exit {}\n{}{}", case.name, question.args, outcome.status, outcome.stdout, outcome.stderr);
             let executed = made(&self.world, question.title) - before;
             assert!(executed <= question.allowed, "executed again: {context}");
-            said.push(self.judge(question, &outcome, executed, &context));
+            said.push(judge(question, &outcome, executed, &context));
             self.settle(&outcome, &context);
             restore(&self.world.state(), &self.state);
         }
@@ -242,20 +242,6 @@ impl Scene {
             restore(&self.world.state(), &self.state);
         }
         said
-    }
-
-    /// Judges what was said: the same as always, or a refusal that helps.
-    fn judge(&self, question: &Question, outcome: &Outcome, executed: usize, context: &str) -> String {
-        let is_same = outcome.status == question.usual.0 && (executed > 0 || outcome.stdout == question.usual.1);
-        if outcome.status == 0 {
-            assert!(is_same, "another answer than before: {context}");
-            return "as always".to_owned();
-        }
-        let error: Value = serde_json::from_str(outcome.stderr.lines().last().unwrap_or_default()).unwrap_or_default();
-        let (kind, hint) = (error["kind"].as_str().unwrap_or_default(), error["hint"].as_str().unwrap_or_default());
-        assert!(!kind.is_empty() && kind != "internal" && !hint.is_empty(), "no reason or no next step: {context}");
-        assert!(is_same || [1, 8, 9, 12].contains(&outcome.status), "{context}");
-        if is_same { "as always".to_owned() } else { format!("{} {kind}", outcome.status) }
     }
 
     /// What the ledger calls damaged, a person can settle, and then it is.
@@ -274,6 +260,20 @@ impl Scene {
         let again = as_person(&self.world, &["ledger", "show", record]);
         assert!(again.stdout.contains("\"state\":\"abandoned\""), "{}: {context}", again.stdout);
     }
+}
+
+/// Judges what was said: the same as always, or a refusal that helps.
+fn judge(question: &Question, outcome: &Outcome, executed: usize, context: &str) -> String {
+    let is_same = outcome.status == question.usual.0 && (executed > 0 || outcome.stdout == question.usual.1);
+    if outcome.status == 0 {
+        assert!(is_same, "another answer than before: {context}");
+        return "as always".to_owned();
+    }
+    let error: Value = serde_json::from_str(outcome.stderr.lines().last().unwrap_or_default()).unwrap_or_default();
+    let (kind, hint) = (error["kind"].as_str().unwrap_or_default(), error["hint"].as_str().unwrap_or_default());
+    assert!(!kind.is_empty() && kind != "internal" && !hint.is_empty(), "no reason or no next step: {context}");
+    assert!(is_same || [1, 8, 9, 12].contains(&outcome.status), "{context}");
+    if is_same { "as always".to_owned() } else { format!("{} {kind}", outcome.status) }
 }
 
 /// Returns the record that a file of the ledger is, or is another name of.
@@ -296,8 +296,11 @@ fn campaign(threads: usize, scene: fn() -> Scene) -> BTreeMap<String, usize> {
             scope.spawn(|| {
                 let scene = scene();
                 let none = Vec::new();
+                // In the order that is the same in every scene.
+                let mut files: Vec<_> = scene.state.iter().map(|(path, entry)| (scene.label(path, entry), path, entry)).collect();
+                files.sort();
                 let cases =
-                    scene.state.iter().flat_map(|(path, entry)| damages(path, entry, scene.older.get(path).unwrap_or(&none), is_long));
+                    files.into_iter().flat_map(|(_, path, entry)| damages(path, entry, scene.older.get(path).unwrap_or(&none), is_long));
                 let cases: Vec<Case> = cases.filter(|case| is_long || is_in_short_form(case)).collect();
                 loop {
                     let index = next.fetch_add(1, Ordering::SeqCst);

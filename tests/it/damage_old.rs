@@ -5,6 +5,7 @@
 use crate::damage_kinds::read;
 use crate::kept::{made, state_of};
 use crate::world::{Outcome, World};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -34,13 +35,11 @@ fn witnesses(world: &World) -> Vec<PathBuf> {
 fn make_old(world: &World) {
     let path = record(world);
     let text = std::fs::read_to_string(&path).unwrap();
-    let old: String = text
-        .lines()
-        .map(|line| {
-            let json = line.split_once(' ').unwrap().1;
-            format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
-        })
-        .collect();
+    let mut old = String::new();
+    for line in text.lines() {
+        let json = line.split_once(' ').unwrap().1;
+        let _ = writeln!(old, "{:08x} {json}", crc32c::crc32c(json.as_bytes()));
+    }
     std::fs::write(path, old).unwrap();
     for name in witnesses(world) {
         std::fs::remove_file(world.state().join(name)).unwrap();
@@ -51,7 +50,7 @@ fn make_old(world: &World) {
 fn forms(world: &World) -> (usize, usize) {
     let text = std::fs::read_to_string(record(world)).unwrap();
     let (old, new): (Vec<&str>, Vec<&str>) =
-        text.lines().partition(|line| line[..8] == format!("{:08x}", crc32c::crc32c(line[9..].as_bytes())));
+        text.lines().partition(|line| line[..8] == format!("{:08x}", crc32c::crc32c(&line.as_bytes()[9..])));
     (old.len(), new.len())
 }
 

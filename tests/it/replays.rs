@@ -17,7 +17,7 @@ fn item(world: &World, title: &str, options: &[&str]) -> Outcome {
 }
 
 #[track_caller]
-fn both(outcome: Outcome) -> (Value, Value) {
+fn both(outcome: &Outcome) -> (Value, Value) {
     assert_eq!(outcome.status, 13, "{}{}", &outcome.stdout[..outcome.stdout.len().min(500)], outcome.stderr);
     let error: Value = serde_json::from_str(outcome.stderr.lines().last().unwrap()).unwrap();
     assert_eq!(
@@ -33,7 +33,7 @@ fn an_answer_that_is_too_long_leaves_its_ids_and_no_null() {
     let title = long_title();
     let first = item(&world, &title, &["--idempotency-key", "k"]).body(0);
     let id = first["result"]["item"]["id"].as_u64().unwrap();
-    let (body, error) = both(item(&world, &title, &["--idempotency-key", "k"]));
+    let (body, error) = both(&item(&world, &title, &["--idempotency-key", "k"]));
     assert_eq!(made(&world, &title), 1);
     assert!(body.get("result").is_none(), "{body}");
     assert_eq!(body["_b24"]["answer"], "not kept");
@@ -72,7 +72,7 @@ fn a_batch_says_which_answers_it_lacks() {
         let run = || Outcome::with_stdin(&mut world.command(&args), command(read).as_bytes());
         let first = run().body(0);
         let id = &first["result"]["result"]["long"]["item"]["id"];
-        let (body, _) = both(run());
+        let (body, _) = both(&run());
         let results = body["result"]["result"].as_object().unwrap();
         assert_eq!(results.keys().collect::<Vec<_>>(), ["short"], "{body}");
         assert_eq!(results["short"], first["result"]["result"]["short"]);
@@ -88,7 +88,7 @@ fn a_write_that_a_person_found_done_has_no_answer() {
     world.fault("crm.item.add:execute-then-drop:times=1");
     assert_eq!(item(&world, "t", &["--idempotency-key", "k"]).status, 8);
     resolve(&world, "k", "executed");
-    let (body, _) = both(item(&world, "t", &["--idempotency-key", "k"]));
+    let (body, _) = both(&item(&world, "t", &["--idempotency-key", "k"]));
     assert!(body.get("result").is_none(), "{body}");
     assert_eq!(body["_b24"]["answer"], "not known");
     assert_eq!(made(&world, "t"), 1);

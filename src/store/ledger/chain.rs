@@ -120,11 +120,10 @@ pub(super) fn salvage(bytes: &[u8]) -> Option<ClaimLine> {
 /// the old form alone: for the others the chain says more.
 fn may_follow(before: &Line, next: &Line) -> bool {
     match (before, next) {
-        (Line::C(_) | Line::N(_) | Line::F(_), Line::D(_) | Line::N(_)) => true,
+        (Line::C(_) | Line::N(_) | Line::F(_), Line::D(_) | Line::N(_)) | (Line::S(_) | Line::R(_), Line::C(_)) => true,
         (Line::D(_), next) => !matches!(next, Line::C(_) | Line::D(_)),
         (Line::U(_) | Line::O(_), next) => matches!(next, Line::R(_)),
         (Line::R(line), Line::D(_) | Line::N(_)) => line.verdict == Verdict::NotExecuted,
-        (Line::S(_) | Line::R(_), Line::C(_)) => true,
         (Line::C(_) | Line::N(_) | Line::F(_) | Line::S(_) | Line::R(_), _) => false,
     }
 }
