@@ -33,6 +33,12 @@ pub fn ask_first(request: impl FnOnce() + Send + 'static) {
     *REQUEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(request));
 }
 
+/// Takes the request back: nobody is there any more to finish, and the next
+/// signal ends the process.
+pub fn ask_nobody() {
+    *REQUEST.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
 /// Says that a request is about to leave.
 pub fn departed(under_way: UnderWay) {
     *UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner) = Some(under_way);

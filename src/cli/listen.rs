@@ -7,7 +7,7 @@ use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
 use crate::queue::{self, Forward, Handler, OnlineSource, Until};
-use crate::receive::{Options as ReceiveOptions, Receiver};
+use crate::receive::{Ailment, Health, Options as ReceiveOptions, Receiver};
 use crate::secret::Secret;
 use crate::settings::{self, Options, Settings};
 use crate::wire::deliver::Deliverer;
@@ -53,14 +53,35 @@ pub(super) fn run(args: &Listen, global: &Global, host: &mut Host, format: Error
     let place = place(&inbox, &owner, host);
     let worker = Worker::assemble(&args.handler, &handler, &place, Until::Stopped, (&owner, host))?;
     let (sink, received) = sync_channel(1024);
-    let receiver = Receiver::start(receive_options(args, tokens, host), sink)?;
+    let options = receive_options(args, tokens, host);
+    let health = options.health.clone();
+    look_for_room(&place.folder, &health);
+    let receiver = Receiver::start(options, sink)?;
     announce(&receiver, args, (host, format))?;
     let wake = &waker(&place, host);
-    worker.run(host, format, |engine, signals| {
-        OnlineSource { received, engine, signals, too_many: TOO_MANY, wake }.run();
+    let watch = &|| watch(&receiver, &place.folder, &health);
+    let source = |engine, signals| {
+        OnlineSource { received, engine, signals, too_many: TOO_MANY, wake, watch, health: health.clone() }.run();
         receiver.stop();
-    })?;
+    };
+    worker.run(host, format, source, || health.ails(Ailment::ConsumerGone))?;
     Ok(())
+}
+
+/// Looks after a receiver that runs.
+fn watch(receiver: &Receiver, inbox: &Path, health: &Health) -> Result<(), Box<Failure>> {
+    look_for_room(inbox, health);
+    match receiver.is_running() {
+        true => Ok(()),
+        false => Err(Box::new(Failure::new(Code::Internal, "the part of b24 that receives events broke"))),
+    }
+}
+
+fn look_for_room(inbox: &Path, health: &Health) {
+    match queue::try_room(inbox) {
+        Ok(()) => health.recovers(Ailment::DiskFull),
+        Err(_) => health.ails(Ailment::DiskFull),
+    }
 }
 
 /// Returns the tokens of the options, else the environment's.

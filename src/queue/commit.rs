@@ -2,7 +2,7 @@
 
 use super::event::{Job, NewEvent, Origin, Reservation};
 use super::journal::{Held, Journal};
-use super::line::{CallKind, Line, OpenCall, Received, Verdict};
+use super::line::{CallKind, Line, OpenCall, Received, Tip, Verdict};
 use super::state::{Known, Phase, Place, State};
 use crate::store::locked::StoreError;
 use std::path::Path;
@@ -16,6 +16,8 @@ pub struct Commit<'a> {
     pub(super) worker: &'a str,
     pub(super) now: i64,
     pub(super) lines: Vec<u8>,
+    /// Where the chain of the journal is behind `lines`.
+    pub(super) tip: Tip,
     pub(super) durable: bool,
 }
 
@@ -63,7 +65,7 @@ impl Commit<'_> {
     pub(super) fn add(&mut self, line: Line) {
         let offset = self.journal.position() + self.lines.len() as u64;
         let before = self.lines.len();
-        line.write(&mut self.lines);
+        line.write(&mut self.lines, &mut self.tip);
         let length = (self.lines.len() - before).try_into().unwrap_or(u32::MAX);
         self.state.apply(line, Place { offset, length });
     }
@@ -156,11 +158,14 @@ impl Commit<'_> {
             Some(start) => {
                 let start = usize::try_from(start).unwrap_or(usize::MAX);
                 let text = self.lines.get(start..start + entry.place.length as usize).and_then(|text| text.strip_suffix(b"\n"));
-                text.and_then(Line::parse).ok_or_else(missing)?
+                text.and_then(Line::parse).ok_or_else(missing)?.line
             }
             None => Journal::read(self.held, entry.place)?,
         };
         let Line::Received(received) = line else { return Err(missing()) };
+        if (received.seq, received.key) != (seq, entry.key) {
+            return Err(self.journal.changed(&entry.place));
+        }
         Ok(Job {
             seq,
             key: entry.key,

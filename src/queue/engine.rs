@@ -18,6 +18,7 @@ use super::line::{CallKind, Counters};
 use super::message::{Losses, Message, Signal};
 use super::metrics::Metrics;
 use super::retry::pause_ms;
+use super::told;
 use crate::crash;
 use crate::error::{Code, Failure};
 use crate::host::{Clock, Random};
@@ -119,8 +120,8 @@ impl Engine {
             let mut round = self.collect(streams);
             self.look_round(streams)?;
             round.ended.append(&mut self.work.at_once);
-            let jobs = self.commit(round)?;
-            self.bury()?;
+            let jobs = self.commit(round).map_err(told)?;
+            self.bury().map_err(told)?;
             self.hand_over(jobs, streams);
             if self.is_over() {
                 break;
@@ -231,11 +232,14 @@ impl Engine {
             return Ok(());
         }
         self.work.looked_ns = Some(now);
-        let released = self.inbox.release_dead()?;
+        let released = self.inbox.release_dead().map_err(told)?;
         if released > 0 {
             let text = format!("{released} events were in the hands of a worker that died; they are handed over again");
             (streams.note)("warning", "interrupted", &text);
         }
+        // They are written rarely; what happens to the file meanwhile is told
+        // before the portal is told that its events are over.
+        self.dead_letters.check().map_err(told)?;
         self.work.before.get_or_insert(self.inbox.counters());
         self.measure()
     }

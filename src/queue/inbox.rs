@@ -3,7 +3,7 @@
 
 use super::commit::Commit;
 use super::journal::{Held, Journal};
-use super::line::{Counters, Line, OpenCall, PhaseLine};
+use super::line::{Counters, Line, OpenCall, PhaseLine, Tip};
 use super::state::{Entry, Phase, Place, State};
 use super::workers::Workers;
 use crate::host::{Clock, Random};
@@ -70,19 +70,25 @@ impl Inbox {
         Ok(Inbox { journal, state: State::default(), workers, clock, random })
     }
 
+    /// Reads everything that is there, so that damage shows before anything is
+    /// begun.
+    pub fn check(&mut self) -> Result<(), StoreError> {
+        self.commit(|_| Ok(()))
+    }
+
     /// Makes one commit. An error means that nothing of it happened.
     pub fn commit<T>(&mut self, work: impl FnOnce(&mut Commit<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut held = self.journal.lock(&mut self.state)?;
+        let mut held = self.journal.lock(&mut self.state, self.random.as_ref())?;
         let now = self.clock.now().timestamp_millis();
-        let (result, lines, durable) = {
+        let (result, lines, tip, durable) = {
             let worker = self.workers.own();
             let (journal, state) = (&self.journal, &mut self.state);
-            let mut commit = Commit { state, journal, held: &mut held, worker, now, lines: Vec::new(), durable: false };
+            let mut commit = Commit { state, journal, held: &mut held, worker, now, lines: Vec::new(), tip: journal.tip(), durable: false };
             let result = work(&mut commit);
-            (result, commit.lines, commit.durable)
+            (result, commit.lines, commit.tip, commit.durable)
         };
         let appended = match &result {
-            Ok(_) if !lines.is_empty() => self.journal.append(&mut held, &lines, durable),
+            Ok(_) if !lines.is_empty() => self.journal.append(&mut held, (&lines, tip), durable),
             Ok(_) | Err(_) => Ok(()),
         };
         if result.is_err() || appended.is_err() {
@@ -107,36 +113,37 @@ impl Inbox {
         }
         let mut held = held;
         let snapshot = self.snapshot(&mut held)?;
-        self.journal.replace(held, &snapshot, self.random.as_ref())
+        self.journal.replace(held, (&snapshot.0, snapshot.1), self.random.as_ref())
     }
 
     /// Returns the journal that leads to the same state, without history.
-    fn snapshot(&mut self, held: &mut Held) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = Vec::new();
+    fn snapshot(&mut self, held: &mut Held) -> Result<(Vec<u8>, Tip), StoreError> {
+        let (mut bytes, mut tip) = (Vec::new(), self.journal.next_start());
+        let mut add = |line: &Line| line.write(&mut bytes, &mut tip);
         let keys = self.state.over().collect();
         let entries: Vec<(u64, Entry)> = self.state.entries().map(|(seq, entry)| (seq, entry.clone())).collect();
         for call in self.state.calls.values() {
-            Line::Calling(call.clone()).write(&mut bytes);
+            add(&Line::Calling(call.clone()));
         }
         for (process, at) in &self.state.foreign {
-            Line::Foreign { process: process.clone(), at: *at }.write(&mut bytes);
+            add(&Line::Foreign { process: process.clone(), at: *at });
         }
         for (seq, entry) in entries {
             // What came again has no line to be copied, and one phase only.
             if let (true, Phase::Done { worker }) = (entry.place == Place::default(), &entry.phase) {
-                Line::Again { seq, key: entry.key, origin: entry.origin, worker: worker.to_string() }.write(&mut bytes);
+                add(&Line::Again { seq, key: entry.key, origin: entry.origin, worker: worker.to_string() });
                 continue;
             }
             let mut line = Journal::read(held, entry.place)?;
             if let Line::Received(received) = &mut line {
                 received.origin = entry.origin.clone();
             }
-            line.write(&mut bytes);
-            state_line(seq, &entry).write(&mut bytes);
+            add(&line);
+            add(&state_line(seq, &entry));
         }
         // Last: the lines above count as arrivals when they are read.
-        Line::Snapshot { next_seq: self.state.next_seq, counters: self.state.counters, keys }.write(&mut bytes);
-        Ok(bytes)
+        add(&Line::Snapshot { next_seq: self.state.next_seq, counters: self.state.counters, keys });
+        Ok((bytes, tip))
     }
 
     /// Returns the name of this worker.

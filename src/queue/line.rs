@@ -1,4 +1,11 @@
-//! The lines of the inbox journal: `<crc32c, 8 hex digits> <compact JSON>\n`.
+//! The lines of the inbox journal: `<sum><link> <compact JSON>\n`, 8 hex digits
+//! each.
+//!
+//! `sum` is the CRC-32C of the JSON. `link` is a running checksum over the sums
+//! of all lines up to this one ([`Tip`]): a line that was removed, doubled,
+//! moved or comes from another file does not fit the one before it. Lines of
+//! earlier versions have no link; they count into that of the first new one,
+//! and none may follow it.
 //!
 //! Protocol of one event:
 //!
@@ -17,6 +24,7 @@
 use super::event::{EventKey, Origin};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::fmt;
 
 /// One line. (Externally tagged: the other forms of serde lose the tokens of
 /// numbers.)
@@ -136,24 +144,90 @@ pub struct Counters {
     pub interrupted: u64,
 }
 
+/// Where a chain of lines has come to: a checksum over the checksums of all
+/// lines so far. Two chains that differ in one line or its place differ in
+/// every later tip, but for one case in 2^32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tip(u32);
+
+impl Tip {
+    /// The beginning of the chain of one journal.
+    pub(super) fn start(number: u64) -> Tip {
+        Tip(crc32c::crc32c(&number.to_be_bytes()))
+    }
+
+    /// The chain with more bytes.
+    pub(super) fn after(self, bytes: &[u8]) -> Tip {
+        Tip(crc32c::crc32c_append(self.0, bytes))
+    }
+
+    /// Reads a tip as [`fmt::Display`] writes it.
+    pub(super) fn parse(text: &[u8]) -> Option<Tip> {
+        digits(text).map(Tip)
+    }
+}
+
+impl fmt::Display for Tip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// Reads exactly eight hex digits in lower case: each number has one spelling.
+fn digits(text: &[u8]) -> Option<u32> {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 8 && text.bytes().all(|byte| is_digit(&byte)))?;
+    u32::from_str_radix(text, 16).ok()
+}
+
+/// A line that was read.
+pub(super) struct Parsed {
+    pub(super) line: Line,
+    sum: u32,
+    link: Option<Tip>,
+}
+
+impl Parsed {
+    /// Returns the chain with this line, and whether the line says the same;
+    /// `None` where the line, being of an earlier version, does not say.
+    pub(super) fn follow(&self, tip: Tip) -> (Tip, Option<bool>) {
+        let next = tip.after(&self.sum.to_be_bytes());
+        (next, self.link.map(|link| link == next))
+    }
+}
+
+/// Bytes before the JSON of a line, and before that of a line of an earlier
+/// version.
+const HEADER: usize = 17;
+const OLD_HEADER: usize = 9;
+
 impl Line {
-    /// Appends the line's bytes.
-    pub(super) fn write(&self, buffer: &mut Vec<u8>) {
+    /// Appends the line's bytes as the next one of a chain, which is carried
+    /// on.
+    pub(super) fn write(&self, buffer: &mut Vec<u8>, tip: &mut Tip) {
         let start = buffer.len();
-        buffer.extend_from_slice(b"00000000 ");
+        buffer.extend_from_slice(b"0000000000000000 ");
         // Writing a line into memory cannot fail: no map has other keys than
         // texts.
         let _ = serde_json::to_writer(&mut *buffer, self);
-        let sum = format!("{:08x}", crc32c::crc32c(&buffer[start + 9..]));
-        buffer[start..start + 8].copy_from_slice(sum.as_bytes());
+        let sum = crc32c::crc32c(&buffer[start + HEADER..]);
+        *tip = tip.after(&sum.to_be_bytes());
+        buffer[start..start + HEADER - 1].copy_from_slice(format!("{sum:08x}{tip}").as_bytes());
         buffer.push(b'\n');
     }
 
     /// Reads a line without its end; `None` when it is damaged.
-    pub(super) fn parse(line: &[u8]) -> Option<Line> {
-        let (sum, json) = line.split_at_checked(9)?;
-        let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?.trim_end(), 16).ok()?;
-        (crc32c::crc32c(json) == sum).then(|| serde_json::from_slice(json).ok()).flatten()
+    pub(super) fn parse(text: &[u8]) -> Option<Parsed> {
+        let (header, link) = match text.get(OLD_HEADER - 1)? {
+            b' ' => (OLD_HEADER, None),
+            _ if *text.get(HEADER - 1)? == b' ' => (HEADER, Some(Tip::parse(&text[8..HEADER - 1])?)),
+            _ => return None,
+        };
+        let (sum, json) = (digits(&text[..8])?, &text[header..]);
+        if crc32c::crc32c(json) != sum {
+            return None;
+        }
+        Some(Parsed { line: serde_json::from_slice(json).ok()?, sum, link })
     }
 }
 
@@ -177,8 +251,8 @@ mod tests {
             payload: RawValue::from_string(payload.to_owned()).unwrap(),
         });
         let mut bytes = Vec::new();
-        line.write(&mut bytes);
-        let Some(Line::Received(read)) = Line::parse(&bytes[..bytes.len() - 1]) else { panic!("not read") };
+        line.write(&mut bytes, &mut Tip::start(1));
+        let Some(Line::Received(read)) = Line::parse(&bytes[..bytes.len() - 1]).map(|parsed| parsed.line) else { panic!("not read") };
         assert_eq!(read.payload.get(), payload);
     }
 
@@ -186,12 +260,13 @@ mod tests {
         #[test]
         fn a_damaged_line_is_never_read(place in 0_usize..60, bit in 0_u8..8) {
             let mut bytes = Vec::new();
-            Line::Buried { seqs: vec![1, 2, 3, 44, 555, 6666, 77777, 888_888, 9_999_999] }.write(&mut bytes);
+            Line::Buried { seqs: vec![1, 2, 3, 44, 555, 6666, 77777, 888_888, 9_999_999] }.write(&mut bytes, &mut Tip::start(1));
             bytes.pop();
             let place = place % bytes.len();
             bytes[place] ^= 1 << bit;
-            // Upper and lower case of the checksum's digits mean the same.
-            prop_assert!(Line::parse(&bytes).is_none() || place < 8);
+            // What a change of the link says is seen by who follows the chain.
+            let follows = Line::parse(&bytes).map(|parsed| parsed.follow(Tip::start(1)).1);
+            prop_assert!(follows.is_none() || follows == Some(Some(false)));
         }
     }
 }

@@ -27,6 +27,7 @@ mod dead_letters;
 mod engine;
 mod event;
 mod handler;
+mod head;
 mod inbox;
 mod journal;
 mod line;
@@ -35,6 +36,7 @@ mod metrics;
 mod offline;
 mod online;
 mod retry;
+mod room;
 mod state;
 mod wake;
 mod workers;
@@ -49,5 +51,22 @@ pub use line::{CallKind, Counters, OpenCall};
 pub use message::{Losses, Message, Signal};
 pub use metrics::{Metrics, Sample};
 pub use offline::{OfflineSettings, OfflineSource};
-pub use online::OnlineSource;
+pub use online::{OnlineSource, Watch};
+pub use room::try_room;
 pub use wake::wake;
+
+use crate::error::Failure;
+use crate::store::locked::StoreError;
+
+/// Says what to do about a file of the inbox that cannot be used.
+#[must_use]
+pub fn told(error: StoreError) -> Failure {
+    let is_damage = matches!(error, StoreError::Unusable { .. });
+    let failure = Failure::from(error);
+    match is_damage {
+        true => failure.hint(
+            "Nothing was handled or cleared because of it. Keep the file; b24 help events says what can be taken out of it and how to go on",
+        ),
+        false => failure,
+    }
+}

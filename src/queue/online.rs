@@ -11,9 +11,10 @@
 use super::event::{NewEvent, entity_of, raw};
 use super::message::{Message, Signal};
 use super::{EventKey, Origin};
-use crate::receive::{Alarm, Delivery, Received, Stored};
+use crate::error::Failure;
+use crate::receive::{Ailment, Alarm, Delivery, Health, Received, Stored};
 use serde_json::json;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 /// How long an event is kept back, in milliseconds.
@@ -24,6 +25,9 @@ const AT_ONCE: usize = 256;
 
 /// How often the source looks whether it is to stop.
 const BLINK: Duration = Duration::from_millis(100);
+
+/// How many looks it takes until it is seen to how the receiver is.
+const BLINKS: u32 = 10;
 
 /// The signal that there is something in the offline queue.
 const OFFLINE_SIGNAL: &str = "ONOFFLINEEVENT";
@@ -40,32 +44,89 @@ pub struct OnlineSource<'a> {
     pub too_many: usize,
     /// Wakes the workers of the offline queue.
     pub wake: &'a (dyn Fn() + Sync),
+    /// Looks after the receiver, now and then.
+    pub watch: &'a Watch<'a>,
+    /// What the receiver says of itself.
+    pub health: Health,
 }
+
+/// Looks after the receiver; an error is the end.
+pub type Watch<'a> = dyn Fn() -> Result<(), Box<Failure>> + Sync + 'a;
 
 /// The engine is gone.
 struct Gone;
+
+/// A step that failed.
+enum Ended {
+    /// There is nobody to tell.
+    Silently,
+    /// The engine is to be told why.
+    Because(Box<Failure>),
+}
+
+impl From<Gone> for Ended {
+    fn from(_: Gone) -> Ended {
+        Ended::Silently
+    }
+}
 
 impl OnlineSource<'_> {
     /// Works until it is told to stop. The receiver is to be stopped by its
     /// owner, when this has returned.
     pub fn run(self) {
+        let result = match self.work() {
+            Ok(()) => Ok(()),
+            Err(Ended::Silently) => return,
+            Err(Ended::Because(failure)) => Err(failure),
+        };
+        let _ = self.engine.send(Message::SourceEnded(result));
+    }
+
+    fn work(&self) -> Result<(), Ended> {
+        let mut blinks = 0;
         while !self.is_stopped() {
             match self.received.recv_timeout(BLINK) {
                 Ok(first) => {
                     let others = self.received.try_iter().take(AT_ONCE - 1);
-                    if self.take(std::iter::once(first).chain(others).collect()).is_err() {
-                        return;
-                    }
+                    self.take(std::iter::once(first).chain(others).collect())?;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            blinks += 1;
+            if blinks % BLINKS == 0 {
+                self.look_round()?;
+            }
         }
-        let _ = self.engine.send(Message::SourceEnded(Ok(())));
+        Ok(())
     }
 
+    /// Looks whether an event that came now would be stored.
+    fn look_round(&self) -> Result<(), Ended> {
+        let unfinished = self.ask(Message::Unfinished)?;
+        // The engine has answered: what was not stored in time was a passing
+        // trouble.
+        self.health.recovers(Ailment::NotStored);
+        self.judge(unfinished);
+        (self.watch)().map_err(Ended::Because)
+    }
+
+    fn judge(&self, unfinished: usize) {
+        match unfinished >= self.too_many {
+            true => self.health.ails(Ailment::InboxFull),
+            false => self.health.recovers(Ailment::InboxFull),
+        }
+    }
+
+    /// Returns whether it is to end, also because there is no engine.
     fn is_stopped(&self) -> bool {
-        self.signals.try_iter().any(|signal| signal == Signal::Stop)
+        loop {
+            match self.signals.try_recv() {
+                Ok(Signal::Stop) | Err(TryRecvError::Disconnected) => return true,
+                Ok(Signal::Settle) => {}
+                Err(TryRecvError::Empty) => return false,
+            }
+        }
     }
 
     fn take(&self, received: Vec<Received>) -> Result<(), Gone> {
@@ -86,7 +147,9 @@ impl OnlineSource<'_> {
         if waiting.is_empty() {
             return Ok(());
         }
-        if self.ask(Message::Unfinished)? >= self.too_many {
+        let unfinished = self.ask(Message::Unfinished)?;
+        self.judge(unfinished);
+        if unfinished >= self.too_many {
             let text = format!("{} events were refused: too many wait to be handled", waiting.len());
             waiting.into_iter().for_each(Stored::refuse);
             return self.tell(Message::Note("alarm", "inbox_full", text));

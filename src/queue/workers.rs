@@ -58,6 +58,11 @@ impl Workers {
     /// Returns how many others live.
     pub(super) fn look(&mut self, named: impl Iterator<Item = String>) -> Result<usize, StoreError> {
         let named: Vec<String> = named.collect();
+        // Without it the others take this worker for dead, and hand its events
+        // over a second time.
+        if let Some(lock) = self.lock.as_ref().filter(|lock| !lock.is_in_place().unwrap_or(true)) {
+            return Err(StoreError::unusable(lock.path(), "was removed while its worker lives; the others would take it for dead"));
+        }
         let entries = std::fs::read_dir(&self.folder).map_err(StoreError::io("read", &self.folder))?;
         let mut alive = HashSet::new();
         for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {

@@ -23,6 +23,7 @@
 mod alarm;
 mod delivery;
 mod form;
+mod health;
 mod pace;
 mod refusal;
 mod server;
@@ -33,6 +34,7 @@ use crate::secret::Secret;
 use alarm::Alarms;
 pub use alarm::{Alarm, AlarmKind};
 pub use delivery::{Delivery, event_name};
+pub use health::{Ailment, Health};
 use pace::Pace;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -67,6 +69,8 @@ pub struct Options {
     pub time_limit: Duration,
     /// The clock that the pace is measured with.
     pub clock: Arc<dyn Clock>,
+    /// What `/healthz` says.
+    pub health: Health,
 }
 
 impl Options {
@@ -85,6 +89,7 @@ impl Options {
             max_connections: 128,
             time_limit: Duration::from_secs(10),
             clock,
+            health: Health::default(),
         }
     }
 }
@@ -223,6 +228,12 @@ impl Receiver {
         let [accepted, refused_token, refused_size, refused_rate, malformed, unavailable] =
             self.shared.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
         Counters { accepted, refused_token, refused_size, refused_rate, malformed, unavailable }
+    }
+
+    /// Returns whether it still receives: its thread has not ended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Stops to accept connections; requests under way get two seconds.

@@ -3,7 +3,7 @@
 use super::delivery::Delivery;
 use super::form::{self, Media};
 use super::refusal::{Claim, Refusal};
-use super::{Alarm, AlarmKind, Received, Shared, Stored};
+use super::{Ailment, Alarm, AlarmKind, Received, Shared, Stored};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -88,7 +88,10 @@ async fn connection(from: (TcpStream, IpAddr), shared: Arc<Shared>, mut stop: wa
 
 async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() == Method::GET && request.uri().path() == "/healthz" {
-        return Ok(response(200, None));
+        return Ok(match shared.options.health.worst() {
+            None => response(200, None),
+            Some(ailment) => with_text(503, ailment.text()),
+        });
     }
     match receive(&shared, request).await {
         Ok(()) => {
@@ -149,7 +152,13 @@ async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
 async fn store(shared: &Shared, delivery: Delivery) -> Option<()> {
     let (stored, is_stored) = oneshot::channel();
     shared.sink.try_send(Received::Delivery { delivery: Box::new(delivery), stored: Stored(stored) }).ok()?;
-    matches!(timeout(shared.options.time_limit, is_stored).await, Ok(Ok(true))).then_some(())
+    let is_stored = matches!(timeout(shared.options.time_limit, is_stored).await, Ok(Ok(true)));
+    let health = &shared.options.health;
+    match is_stored {
+        true => health.recovers(Ailment::NotStored),
+        false => health.ails(Ailment::NotStored),
+    }
+    is_stored.then_some(())
 }
 
 impl Shared {
@@ -184,14 +193,19 @@ impl Shared {
 }
 
 fn response(status: u16, header: Option<(&'static str, String)>) -> Response<Full<Bytes>> {
-    let text = if status == 200 { "ok\n" } else { "" };
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    let mut response = with_text(status, if status == 200 { "ok" } else { "" });
     if let Some((name, value)) = header
         && let Ok(value) = HeaderValue::from_str(&value)
     {
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }
+    response
+}
+
+fn with_text(status: u16, text: &str) -> Response<Full<Bytes>> {
+    let text = if text.is_empty() { String::new() } else { format!("{text}\n") };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }

@@ -199,6 +199,17 @@ impl Locked {
         Ok(self.file.metadata().map_err(StoreError::io("read", &self.path))?.len())
     }
 
+    /// Returns what tells the file from every other one there is.
+    pub fn id(&self) -> Result<(u64, u64), StoreError> {
+        let open = self.file.metadata().map_err(StoreError::io("read", &self.path))?;
+        Ok((open.dev(), open.ino()))
+    }
+
+    /// Returns whether its path still leads to the file.
+    pub fn is_in_place(&self) -> Result<bool, StoreError> {
+        is_linked(&self.file, &self.path)
+    }
+
     /// Reads the whole file.
     pub fn read_all(&mut self) -> Result<Vec<u8>, StoreError> {
         self.read_from(0)

@@ -66,5 +66,5 @@ fn label_name(label: &str) -> String {
 }
 
 fn letters(place: &Place, owner: &Owner, host: &Host) -> DeadLetters {
-    DeadLetters::new(place.dead_letters.clone(), owner.identity.clone(), Arc::clone(&host.clock))
+    DeadLetters::new(place.dead_letters.clone(), owner.identity.clone(), (Arc::clone(&host.clock), Arc::clone(&host.random)))
 }

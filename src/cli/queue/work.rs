@@ -41,6 +41,19 @@ pub(in crate::cli) struct Place {
     pub(in crate::cli) connector: Option<String>,
 }
 
+/// Tells the engine when the thread of the source breaks: an engine without a
+/// source would wait for ever.
+struct Fall(Sender<Message>);
+
+impl Drop for Fall {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let failure = Failure::new(Code::Internal, "the part of b24 that brings events broke");
+            let _ = self.0.send(Message::SourceEnded(Err(Box::new(failure))));
+        }
+    }
+}
+
 /// A worker that can be run.
 pub(in crate::cli) struct Worker {
     engine: Engine,
@@ -70,7 +83,8 @@ impl Worker {
             env: environment(host, &redactor, place.connector.as_deref()),
             folder: host.cwd.clone(),
         };
-        let inbox = Inbox::open(&place.folder, Arc::clone(&host.clock), Arc::clone(&host.random))?;
+        let mut inbox = Inbox::open(&place.folder, Arc::clone(&host.clock), Arc::clone(&host.random))?;
+        inbox.check().map_err(crate::queue::told)?;
         let reports = messages.clone();
         let reporter = Arc::new(move |report| {
             // Without an engine there is nobody to care.
@@ -82,7 +96,9 @@ impl Worker {
             let source = place.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Metrics::new(host.cwd.join(path), &source, Arc::clone(&host.random))
         });
-        let dead_letters = DeadLetters::new(place.dead_letters.clone(), portal.clone(), Arc::clone(&host.clock));
+        let mut dead_letters =
+            DeadLetters::new(place.dead_letters.clone(), portal.clone(), (Arc::clone(&host.clock), Arc::clone(&host.random)));
+        dead_letters.check().map_err(crate::queue::told)?;
         let parts = Parts { inbox, dead_letters, handler: running, metrics, redactor, portal };
         let tools = (Arc::clone(&host.clock), Arc::clone(&host.random));
         let engine = Engine::new(parts, settings, tools, (received, told));
@@ -94,18 +110,29 @@ impl Worker {
     }
 
     /// Runs until the end, while `source` runs on a thread of its own.
+    /// `ended` is told when nothing more is stored or handled.
     pub(in crate::cli) fn run(
         self,
         host: &mut Host,
         format: ErrorFormat,
         source: impl FnOnce(Sender<Message>, Receiver<Signal>) + Send,
+        ended: impl FnOnce(),
     ) -> Result<Summary, Stop> {
         let Worker { engine, messages, signals, writes_lines } = self;
         let summary = std::thread::scope(|scope| {
-            scope.spawn(move || source(messages, signals));
+            let fall = Fall(messages.clone());
+            scope.spawn(move || {
+                // Dropped at the end of the thread, however it comes.
+                let _fall = fall;
+                source(messages, signals);
+            });
             let (out, err) = (&mut host.out, &mut host.err);
             let mut note = |level: &str, code: &str, text: &str| output::note_to(err, (level, code, text), format);
-            engine.run(&mut Streams { out, note: &mut note })
+            let result = engine.run(&mut Streams { out, note: &mut note });
+            // Nobody is left who could finish anything: a signal ends it all.
+            interrupt::ask_nobody();
+            ended();
+            result
         })?;
         let value = json!(Run { schema: "b24.queue-run/1", counters: summary.counters, left: summary.left });
         if writes_lines {
@@ -144,7 +171,7 @@ pub(super) fn run(args: &QueueWork, global: &Global, host: &mut Host, format: Er
         mark_failed: args.mark_failed,
     };
     let session = &mut connected.session;
-    let summary = worker.run(host, format, |messages, signals| OfflineSource::new(session, settings, messages, signals).run())?;
+    let summary = worker.run(host, format, |messages, signals| OfflineSource::new(session, settings, messages, signals).run(), || {})?;
     conclude(&summary, until)
 }
 

@@ -3,7 +3,11 @@ use crate::host::SystemClock;
 use crate::queue::event::{EventKey, Job, raw};
 
 fn letters(folder: &Path) -> DeadLetters {
-    DeadLetters::new(folder.join("new").join("dead.jsonl"), "acme.bitrix24.com".to_owned(), Arc::new(SystemClock))
+    DeadLetters::new(
+        folder.join("new").join("dead.jsonl"),
+        "acme.bitrix24.com".to_owned(),
+        (Arc::new(SystemClock), Arc::new(crate::host::SystemRandom)),
+    )
 }
 
 fn dead(number: u64) -> Dead {

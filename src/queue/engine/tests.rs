@@ -83,7 +83,7 @@ fn engine(
     let running = Running::start(handler, conditions, Arc::new(move |report| drop(reports.send(Message::Handler(report))))).unwrap();
     let parts = Parts {
         inbox: Inbox::open(&folder.join("inbox"), Arc::clone(&clock), Arc::clone(&random)).unwrap(),
-        dead_letters: DeadLetters::new(folder.join("dead.jsonl"), "p".to_owned(), Arc::clone(&clock)),
+        dead_letters: DeadLetters::new(folder.join("dead.jsonl"), "p".to_owned(), (Arc::clone(&clock), Arc::clone(&random))),
         handler: running,
         metrics: None,
         redactor: Redactor::default(),

@@ -60,9 +60,9 @@ fn unburied(inbox: &mut Inbox) -> Vec<Dead> {
 }
 
 fn compact(inbox: &mut Inbox) {
-    let mut held = inbox.journal.lock(&mut inbox.state).unwrap();
-    let snapshot = inbox.snapshot(&mut held).unwrap();
-    inbox.journal.replace(held, &snapshot, inbox.random.as_ref()).unwrap();
+    let mut held = inbox.journal.lock(&mut inbox.state, inbox.random.as_ref()).unwrap();
+    let (snapshot, tip) = inbox.snapshot(&mut held).unwrap();
+    inbox.journal.replace(held, (&snapshot, tip), inbox.random.as_ref()).unwrap();
 }
 
 /// Returns the file that counts.

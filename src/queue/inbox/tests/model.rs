@@ -357,7 +357,7 @@ impl World {
             self.check_state(&self.workers[who].state);
         }
         let mut state = State::default();
-        drop(Journal::find(self.folder.path()).unwrap().lock(&mut state).unwrap());
+        drop(Journal::find(self.folder.path()).unwrap().lock(&mut state, &SystemRandom).unwrap());
         self.check_state(&state);
         for worker in &self.workers {
             assert_eq!(state.live_bytes, worker.state.live_bytes);
