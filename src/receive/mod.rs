@@ -17,8 +17,9 @@
 //! - 200 means stored. Whoever reads the sink says so through [`Stored`]; no
 //!   word within the time limit is 503. An event may thus be stored and
 //!   answered with 503: at least once, never lost in silence.
-//! - Memory is bounded by connections times body limit; tokens and secrets of
-//!   a payload end here (see [`Delivery`]).
+//! - Memory is bounded by the heads of all connections and 128 bodies; a room
+//!   that is full makes way for who says something (`room.rs`). Tokens and
+//!   secrets of a payload end here (see [`Delivery`]).
 
 mod alarm;
 mod delivery;
@@ -26,6 +27,7 @@ mod form;
 mod health;
 mod pace;
 mod refusal;
+mod room;
 mod server;
 
 use crate::error::{Code, Coded};
@@ -37,13 +39,19 @@ pub use delivery::{Delivery, event_name};
 pub use health::{Ailment, Health};
 use pace::Pace;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
+
+/// Connections that the system keeps until they are accepted. One that finds no
+/// place there comes again after a second.
+const BACKLOG: u32 = 1024;
 
 /// How to receive.
 #[derive(Debug, Clone)]
@@ -63,9 +71,10 @@ pub struct Options {
     pub rate_per_s: f64,
     /// Events that may come at once; 0 is no limit.
     pub burst: u32,
-    /// Connections at a time; others wait to be accepted.
+    /// Connections at a time; when there are more, the silent ones end.
     pub max_connections: usize,
-    /// How long a head, a body, and the storing of an event may take each.
+    /// How long the storing of an event may take; a head, and a body until it
+    /// begins, have three seconds at most.
     pub time_limit: Duration,
     /// The clock that the pace is measured with.
     pub clock: Arc<dyn Clock>,
@@ -86,7 +95,7 @@ impl Options {
             body_limit: 1024 * 1024,
             rate_per_s: 0.0,
             burst: 0,
-            max_connections: 128,
+            max_connections: 512,
             time_limit: Duration::from_secs(10),
             clock,
             health: Health::default(),
@@ -208,11 +217,15 @@ impl Receiver {
         if options.application_tokens.is_empty() || options.application_tokens.iter().any(|token| token.matches("")) {
             return Err(ReceiveError::NoToken);
         }
-        let (listener, address) = bind(&options)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ReceiveError::Thread)?;
+        let (listener, address) = {
+            let _context = runtime.enter();
+            bind(&options)?
+        };
         let (stop, stopped) = watch::channel(false);
         let pace = Pace::new(options.rate_per_s, options.burst);
         let shared = Arc::new(Shared { options, pace, alarms: Alarms::new(), counts: Default::default(), sink });
-        let thread = spawn(listener, shared.clone(), stopped)?;
+        let thread = spawn((runtime, listener), shared.clone(), stopped)?;
         Ok(Receiver { address, shared, stop, thread: Some(thread) })
     }
 
@@ -255,20 +268,21 @@ impl Drop for Receiver {
 fn bind(options: &Options) -> Result<(TcpListener, SocketAddr), ReceiveError> {
     let address = SocketAddr::new(options.address, options.port);
     let open = || {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
     open().map_err(|source| ReceiveError::Bind { address, source })
 }
 
-fn spawn(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receiver<bool>) -> Result<JoinHandle<()>, ReceiveError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ReceiveError::Thread)?;
-    let listener = {
-        let _context = runtime.enter();
-        tokio::net::TcpListener::from_std(listener).map_err(ReceiveError::Thread)?
-    };
+fn spawn(
+    (runtime, listener): (Runtime, TcpListener),
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, ReceiveError> {
     let run = move || {
         runtime.block_on(server::serve(listener, shared, stop));
         runtime.shutdown_background();

@@ -3,7 +3,8 @@
 use super::delivery::Delivery;
 use super::form::{self, Media};
 use super::refusal::{Claim, Refusal};
-use super::{Ailment, Alarm, AlarmKind, Received, Shared, Stored};
+use super::room::{Room, Ticket};
+use super::{Ailment, Alarm, AlarmKind, Options, Received, Shared, Stored};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -20,8 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Pause after a connection could not be accepted (no file handles left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -33,47 +34,71 @@ const GRACE: Duration = Duration::from_secs(2);
 /// good.
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 
-/// Largest head of a request in bytes.
+/// Longest time for the head of a request, and for a body before its first
+/// byte: a portal sends both at once.
+const FIRST_BYTES: Duration = Duration::from_secs(3);
+
+/// A body that comes slower than this is not waited for, in bytes a second.
+const SLOWEST: u32 = 64 * 1024;
+
+/// Largest head of a request in bytes; hyper takes a hundred headers at most.
 const LARGEST_HEAD: usize = 16 * 1024;
 
 /// What a body gets before its first byte has come.
 const FIRST_RESERVE: usize = 16 * 1024;
 
+/// What all bodies may have together, in bodies of the largest size.
+const BODIES: usize = 128;
+
 /// Serves until the sender says stop or is gone.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    let most = u32::try_from(shared.options.max_connections.max(1)).unwrap_or(u32::MAX).min(65_536);
-    let slots = Arc::new(Semaphore::new(most as usize));
+    let room = Room::new(shared.options.max_connections, shared.options.body_limit.saturating_mul(BODIES));
     loop {
-        let slot = tokio::select! {
-            slot = slots.clone().acquire_owned() => slot,
-            _ = stop.changed() => break,
-        };
-        let Ok(slot) = slot else { break };
+        if let Err(wait) = room.make_way() {
+            tokio::select! {
+                () = sleep(wait) => continue,
+                _ = stop.changed() => break,
+            }
+        }
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    tokio::spawn(connection((stream, peer.ip()), shared.clone(), stop.clone(), slot));
+                    let ticket = room.enter(peer.ip());
+                    let number = ticket.number();
+                    let task = tokio::spawn(connection((stream, peer.ip()), shared.clone(), stop.clone(), ticket));
+                    room.seat(number, task.abort_handle());
                 }
-                Err(_) => sleep(ACCEPT_PAUSE).await,
+                Err(_) => {
+                    room.thin_out();
+                    sleep(ACCEPT_PAUSE).await;
+                }
             },
             _ = stop.changed() => break,
         }
     }
     drop(listener);
-    // Every slot is free when every connection has ended.
-    let _ = timeout(GRACE, slots.acquire_many(most)).await;
+    room.close();
+    let until = Instant::now() + GRACE;
+    while !room.is_empty() && Instant::now() < until {
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
-async fn connection(from: (TcpStream, IpAddr), shared: Arc<Shared>, mut stop: watch::Receiver<bool>, _slot: OwnedSemaphorePermit) {
+/// Serves one request. There is no second one on a connection: one that is
+/// kept would have to be ended some time, and a request that is on its way at
+/// that moment is not repeated by a portal.
+async fn connection(from: (TcpStream, IpAddr), shared: Arc<Shared>, mut stop: watch::Receiver<bool>, ticket: Ticket) {
     let (stream, peer) = from;
     // Without it an answer waits for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let limit = shared.options.time_limit;
-    let service = service_fn(move |request| answer(shared.clone(), peer, request));
+    let ticket = Arc::new(ticket);
+    let service = service_fn(move |request| answer(shared.clone(), peer, request, ticket.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limit)
+        .header_read_timeout(limit.min(FIRST_BYTES))
         .max_buf_size(LARGEST_HEAD)
+        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
@@ -86,14 +111,20 @@ async fn connection(from: (TcpStream, IpAddr), shared: Arc<Shared>, mut stop: wa
     let _ = timeout(limit.saturating_mul(3), connection).await;
 }
 
-async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    shared: Arc<Shared>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+    ticket: Arc<Ticket>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    ticket.speaks();
     if request.method() == Method::GET && request.uri().path() == "/healthz" {
         return Ok(match shared.options.health.worst() {
             None => response(200, None),
             Some(ailment) => with_text(503, ailment.text()),
         });
     }
-    match receive(&shared, request).await {
+    match receive(&shared, request, &ticket).await {
         Ok(()) => {
             shared.counts[0].fetch_add(1, Ordering::Relaxed);
             Ok(response(200, None))
@@ -106,7 +137,7 @@ async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -
 }
 
 /// Takes one request through all checks to the sink.
-async fn receive(shared: &Shared, request: Request<Incoming>) -> Result<(), Refusal> {
+async fn receive(shared: &Shared, request: Request<Incoming>, ticket: &Ticket) -> Result<(), Refusal> {
     let (head, body) = request.into_parts();
     if head.method != Method::POST {
         return Err(Refusal::WrongVerb);
@@ -115,12 +146,13 @@ async fn receive(shared: &Shared, request: Request<Incoming>) -> Result<(), Refu
         return Err(Refusal::NotFound);
     }
     let media = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).and_then(Media::of).ok_or(Refusal::WrongMedia)?;
-    let read = timeout(shared.options.time_limit, read(body, shared.options.body_limit));
-    let body = read.await.map_err(|_| Refusal::TooSlow)??;
+    let body = read(body, &shared.options, ticket).await?;
     let payload = form::decode(media, &body).ok_or(Refusal::Malformed(Claim::default()))?;
     drop(body);
+    ticket.gives_back();
     let claim = Claim::of(&payload);
     shared.check_token(&payload, &claim)?;
+    ticket.is_heard();
     let delivery = Delivery::from_payload(payload).ok_or_else(|| Refusal::Malformed(claim.clone()))?;
     if let Some(Err(wait)) = shared.pace.as_ref().map(|pace| pace.take(shared.options.clock.boot_ns())) {
         return Err(Refusal::TooFast(claim, wait));
@@ -129,18 +161,25 @@ async fn receive(shared: &Shared, request: Request<Incoming>) -> Result<(), Refu
 }
 
 /// Reads a body. What announces that it is too large is not read at all; what
-/// does not is read up to the limit.
-async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
+/// does not is read up to the limit. It has a moment to begin, and then as long
+/// as its bytes need at the slowest pace.
+async fn read(mut body: Incoming, options: &Options, ticket: &Ticket) -> Result<Vec<u8>, Refusal> {
+    let (limit, begin) = (options.body_limit, Instant::now() + options.time_limit.min(FIRST_BYTES));
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(Refusal::TooLarge);
     }
     let mut bytes = Vec::with_capacity(announced.min(FIRST_RESERVE));
-    while let Some(frame) = body.frame().await {
+    loop {
+        let until = begin + Duration::from_secs(bytes.len() as u64) / SLOWEST;
+        let Some(frame) = timeout_at(until, body.frame()).await.map_err(|_| Refusal::TooSlow)? else { break };
         let frame = frame.map_err(|_| Refusal::Malformed(Claim::default()))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
             return Err(Refusal::TooLarge);
+        }
+        if !ticket.takes(data.len()) {
+            return Err(Refusal::Unavailable(Claim::default()));
         }
         bytes.extend_from_slice(&data);
     }
