@@ -45,7 +45,7 @@ pub use commit::{Arrival, Commit, Dead, Outcome};
 pub use dead_letters::{Action, DeadLetters};
 pub use engine::{Engine, EngineSettings, Parts, Streams, Summary, Until};
 pub use event::{EventKey, Job, NewEvent, Origin, Reservation, entity_of};
-pub use handler::{Conditions, Forward, Handler, Report, Reporter, Running};
+pub use handler::{Conditions, Forward, Handler, Report, Reporter, Running, Screen};
 pub use inbox::{Depth, Inbox, SettledRow, Settlement};
 pub use line::{CallKind, Counters, OpenCall};
 pub use message::{Losses, Message, Signal};

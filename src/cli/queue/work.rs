@@ -9,7 +9,7 @@ use crate::interrupt;
 use crate::output::{self, ErrorFormat};
 use crate::queue::{
     Conditions, Counters, DeadLetters, Engine, EngineSettings, Handler, Inbox, Message, Metrics, OfflineSettings, OfflineSource, Parts,
-    Running, Signal, Streams, Summary, Until,
+    Running, Screen, Signal, Streams, Summary, Until,
 };
 use crate::secret::Redactor;
 use serde::Serialize;
@@ -82,6 +82,8 @@ impl Worker {
             timeout: settings.timeout,
             env: environment(host, &redactor, place.connector.as_deref()),
             folder: host.cwd.clone(),
+            redactor: redactor.clone(),
+            screen: if host.err_is_terminal { Screen::Terminal } else { Screen::Stream },
         };
         let mut inbox = Inbox::open(&place.folder, Arc::clone(&host.clock), Arc::clone(&host.random))?;
         inbox.check().map_err(crate::queue::told)?;

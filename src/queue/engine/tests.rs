@@ -3,7 +3,7 @@
 use super::*;
 use crate::host::{SystemClock, SystemRandom};
 use crate::queue::event::{EventKey, NewEvent, Origin, raw};
-use crate::queue::handler::{Conditions, Handler};
+use crate::queue::handler::{Conditions, Handler, Screen};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -78,7 +78,14 @@ fn engine(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let env = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
-    let conditions = Conditions { portal: "p".to_owned(), timeout: PATIENCE, env, folder: folder.to_owned() };
+    let conditions = Conditions {
+        portal: "p".to_owned(),
+        timeout: PATIENCE,
+        env,
+        folder: folder.to_owned(),
+        redactor: Redactor::default(),
+        screen: Screen::Stream,
+    };
     let reports = messages.clone();
     let running = Running::start(handler, conditions, Arc::new(move |report| drop(reports.send(Message::Handler(report))))).unwrap();
     let parts = Parts {

@@ -3,14 +3,19 @@
 //! The process reads one JSON object on standard input. Exit status 0 means
 //! done, 75 (`EX_TEMPFAIL` of sysexits.h) try later, anything else failed.
 
-use super::process::{command, end, group_of, pass_on, talk};
+use super::process::{command, end, group_of};
+use super::voice::{Counts, pass_on};
 use super::{Conditions, Ending, Health, NOT_RUN, Report, Reporter, Task};
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// How long is waited for what a process that ended has said.
+const REST: Duration = Duration::from_millis(200);
 
 /// The exit status that asks for another attempt later.
 const TRY_LATER: i32 = 75;
@@ -57,7 +62,7 @@ fn conclude(seq: u64, ended: Ended, health: &mut Health, report: &Reporter) {
 }
 
 async fn handle(line: &str, conditions: &Conditions, input: String) -> Ended {
-    let mut child = match command(line, conditions).stdout(talk()).spawn() {
+    let mut child = match command(line, conditions).stdout(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => return Ended { ending: Ending::Failed("not_started", error.to_string()), could_not_run: true },
     };
@@ -67,7 +72,10 @@ async fn handle(line: &str, conditions: &Conditions, input: String) -> Ended {
             let _ = stdin.write_all(format!("{input}\n").as_bytes()).await;
         })
     });
-    let talking = child.stderr.take().map(|stderr| tokio::spawn(pass_on(stderr)));
+    let voice = conditions.voice(Counts::ForGood);
+    // Standard output of b24 is data: what the handler prints is talk.
+    let printing = child.stdout.take().map(|stdout| tokio::spawn(pass_on(stdout, voice.clone())));
+    let talking = child.stderr.take().map(|stderr| tokio::spawn(pass_on(stderr, voice)));
     let waited = tokio::time::timeout(conditions.timeout, child.wait()).await;
     if waited.is_err() {
         let group = group_of(&child);
@@ -76,17 +84,20 @@ async fn handle(line: &str, conditions: &Conditions, input: String) -> Ended {
     if let Some(feeding) = feeding {
         feeding.abort();
     }
-    let said = match talking {
-        // A process that the handler left behind may hold standard error open.
-        Some(talking) => {
-            tokio::time::timeout(std::time::Duration::from_millis(200), talking).await.ok().and_then(Result::ok).unwrap_or_default()
-        }
-        None => String::new(),
-    };
+    let (said, _) = tokio::join!(last_words(talking), last_words(printing));
     match waited {
         Ok(Ok(status)) => judge(status, &said),
         Ok(Err(error)) => Ended { ending: Ending::Failed("not_started", error.to_string()), could_not_run: false },
         Err(_) => Ended { ending: timed_out(conditions), could_not_run: false },
+    }
+}
+
+/// Returns what a process said last. One that it left behind may hold the
+/// stream open; what that says is passed on, too.
+async fn last_words(talking: Option<JoinHandle<String>>) -> String {
+    match talking {
+        Some(talking) => tokio::time::timeout(REST, talking).await.ok().and_then(Result::ok).unwrap_or_default(),
+        None => String::new(),
     }
 }
 

@@ -8,10 +8,13 @@ mod exec;
 mod forward;
 mod process;
 mod serve;
+mod voice;
 
 pub use forward::Forward;
+pub use voice::Screen;
 
 use super::event::Job;
+use crate::secret::Redactor;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -76,6 +79,16 @@ pub struct Conditions {
     pub env: Vec<(String, String)>,
     /// The folder it runs in.
     pub folder: std::path::PathBuf,
+    /// Takes secrets out of what it says.
+    pub redactor: Redactor,
+    /// Where what it says goes.
+    pub screen: Screen,
+}
+
+impl Conditions {
+    fn voice(&self, counts: voice::Counts) -> voice::Voice {
+        voice::Voice { redactor: self.redactor.clone(), screen: self.screen, counts }
+    }
 }
 
 /// An event on its way to a handler.

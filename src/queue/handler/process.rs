@@ -2,11 +2,8 @@
 
 use super::Conditions;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
-use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -16,9 +13,6 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How often it is looked whether a group has ended.
 const BLINK: Duration = Duration::from_millis(20);
 
-/// How much of what a handler says on standard error is kept, in bytes.
-const KEPT: usize = 4096;
-
 /// Prepares a command line for `/bin/sh`, in a process group of its own: what
 /// it starts is ended with it, and a Ctrl-C at the terminal reaches b24 alone,
 /// which lets handlers finish.
@@ -27,28 +21,6 @@ pub(super) fn command(line: &str, conditions: &Conditions) -> Command {
     command.arg("-c").arg(line).current_dir(&conditions.folder).env_clear().envs(conditions.env.iter().cloned());
     command.stdin(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     command
-}
-
-/// Returns a standard output that leads to b24's standard error: standard
-/// output of b24 is data.
-pub(super) fn talk() -> Stdio {
-    io::stderr().as_fd().try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from)
-}
-
-/// Passes what a handler says on to b24's standard error and returns the end
-/// of it.
-pub(super) async fn pass_on(mut stream: impl AsyncRead + Unpin) -> String {
-    let mut kept: Vec<u8> = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-        let _ = io::stderr().write_all(&buffer[..read]);
-        kept.extend_from_slice(&buffer[..read]);
-        if kept.len() > 2 * KEPT {
-            kept.drain(..kept.len() - KEPT);
-        }
-    }
-    let from = kept.len().saturating_sub(KEPT);
-    String::from_utf8_lossy(&kept[from..]).trim().to_owned()
 }
 
 /// Returns the group of a process that was not waited for yet.

@@ -34,6 +34,8 @@ impl Trial {
             timeout,
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             folder: folder.path().to_owned(),
+            redactor: crate::secret::Redactor::default(),
+            screen: Screen::Stream,
         };
         let running = Running::start(handler, conditions, Arc::new(move |report| drop(sender.send(report)))).unwrap();
         Trial { running, reports, folder }
@@ -278,4 +280,58 @@ fn a_handler_may_finish_what_it_does_when_there_is_no_more() {
     assert_eq!(trial.one(0), Ending::Done);
     drop(trial.running.take());
     assert_eq!(std::fs::read_to_string(trial.file("end")).unwrap(), "bye\n");
+}
+
+#[test]
+fn a_line_without_an_end_ends_the_handler_and_is_not_kept() {
+    let flood = "head -c 3000000 /dev/zero | tr '\\0' x";
+    let trial = Trial::serve(
+        &format!("read -r line; [ -e second ] || {{ touch second; {flood}; sleep 300; }}; done_ \"$line\"; cat > /dev/null"),
+        PATIENCE,
+    );
+    let ending = trial.one(0);
+    let (reason, text) = failed(&ending);
+    assert!(reason == "handler_crashed" && text.contains("a line of more than 1048576 bytes"), "{text}");
+    trial.submit(1..2, 0);
+    assert_eq!(trial.endings(1).0[&1], Ending::Done);
+}
+
+#[test]
+fn a_flood_of_noise_is_told_a_few_times_and_holds_no_answer_up() {
+    let trial = Trial::serve("yes noise | head -n 200000; while read -r line; do done_ \"$line\"; done", PATIENCE);
+    trial.submit(0..2, 0);
+    let (endings, others) = trial.endings(2);
+    assert!(endings.values().all(|ending| *ending == Ending::Done));
+    assert!((1..=10).contains(&others), "{others}");
+}
+
+#[test]
+fn what_a_handler_left_running_and_that_writes_for_ever_holds_nothing_up() {
+    let trial = Trial::serve("read -r line; done_ \"$line\"; yes & echo $! > child; exit 3", PATIENCE);
+    assert_eq!(trial.one(0), Ending::Done);
+    trial.submit(1..2, 0);
+    let _ = trial.endings(1);
+    drop(trial.running);
+    until("the child has ended", || has_ended(&trial.folder.path().join("child")));
+}
+
+#[test]
+fn a_long_reason_is_cut() {
+    let answer = r#"read -r line; printf '{"id":"%s","status":"failed","error":"' "$(id "$line")"; head -c 500000 /dev/zero | tr '\0' e; printf '"}\n'; cat > /dev/null"#;
+    let ending = Trial::serve(answer, PATIENCE).one(0);
+    let text = failed(&ending).1;
+    assert!(text.len() < 5000 && text.ends_with("… 495904 more bytes"), "{} {}", text.len(), &text[text.len() - 40..]);
+}
+
+#[test]
+fn a_process_that_floods_both_of_its_outputs_is_read_and_forgotten() {
+    let trial = Trial::exec("head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2; echo >&2; echo why >&2; exit 1", PATIENCE);
+    let ending = trial.one(0);
+    let text = failed(&ending).1;
+    assert!(text.ends_with("why") && text.len() < 5000, "{}", text.len());
+}
+
+#[test]
+fn a_handler_that_floods_and_does_not_read_has_taken_too_long() {
+    assert_eq!(failed(&Trial::serve("exec yes", SHORT).one(4_000_000)).0, "timeout");
 }
