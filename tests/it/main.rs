@@ -22,8 +22,11 @@ mod disk; // full, broken and foreign disks
 mod faults; // every fault of the portal
 mod gate_property; // what holds for every method and spelling
 mod identity; // what makes two writes the same
+mod inbox_damage; // damage to every file of an inbox
+mod inbox_damage_listen; // of a receiver, and of those that run
 mod kept; // what must hold after everything
 mod listen; // online events, end to end
+mod listen_crowd; // who says nothing in front of the receiver
 mod oauth; // one refresh for everybody, and no pair lost
 mod once; // many processes, one write
 mod pace; // the rate that all processes share
