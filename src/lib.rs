@@ -51,6 +51,8 @@
 //! 8. Unknown is never read (`risk::tests`, `bypass.rs`).
 //! 9. Whatever happens to one file of the state folder, nothing is sent a
 //!    second time, and what was lost is said (`damage.rs`, `ledger::model_tests`).
+//! 10. An inbox or a file of dead letters that lost lines is told (12), never
+//!     taken for a new one (`inbox_damage.rs`).
 //!
 //! # What went wrong elsewhere, and what stops it here
 //!
