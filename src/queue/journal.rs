@@ -143,7 +143,7 @@ impl Journal {
             None if !found.exists => Some(Witness::create(&self.head_path(), &head, random)?),
             witness => witness,
         };
-        let mut file = self.open_file(&path, found.exists)?;
+        let mut file = Journal::open_file(&path, found.exists)?;
         let sight = Sight { number: found.number, head, has_witness: witness.is_some(), has_older: !found.older.is_empty() };
         let mut witness = witness;
         if let Err(error) = self.refresh(&mut file, state, &sight) {
@@ -198,7 +198,7 @@ impl Journal {
         StoreError::unusable(&self.path(head.number), problem)
     }
 
-    fn open_file(&self, path: &Path, exists: bool) -> Result<Locked, StoreError> {
+    fn open_file(path: &Path, exists: bool) -> Result<Locked, StoreError> {
         match Locked::open_existing(path, Mode::Exclusive, LOCK_WAIT)? {
             Existing::Locked(file) => Ok(file),
             Existing::Held => Err(StoreError::Busy(path.to_owned())),

@@ -12,7 +12,7 @@ const TRIED: usize = 64 * 1024;
 /// trying right now is not tried twice.
 pub fn try_room(inbox: &Path) -> Result<(), StoreError> {
     let Some(mut file) = Locked::try_open(&inbox.join("room"), Mode::Exclusive)? else { return Ok(()) };
-    let written = file.write_at(0, &[0; TRIED]);
+    let written = file.write_at(0, &vec![0; TRIED]);
     let cut = file.truncate(0);
     written.and(cut)
 }

@@ -179,7 +179,7 @@ fn end_of(child: &mut Child, folder: &Path, (name, kind): (&str, &str)) -> ExitS
     let child = std::cell::RefCell::new(child);
     until(&format!("the end after {name} was {kind}"), || {
         let path = folder.join(name);
-        let _ = match (name.ends_with(".head"), kind) {
+        let _ = match (name.contains(".head"), kind) {
             (true, "removed") => std::fs::remove_file(path),
             (true, "emptied") => std::fs::write(path, ""),
             (true, _) => std::fs::write(path, [0; 128]),
@@ -187,8 +187,7 @@ fn end_of(child: &mut Child, folder: &Path, (name, kind): (&str, &str)) -> ExitS
         };
         child.borrow_mut().try_wait().unwrap().is_some()
     });
-    let status = child.borrow_mut().wait().unwrap();
-    status
+    child.into_inner().wait().unwrap()
 }
 
 /// Runs every strike in a world of its own, a few at a time.
