@@ -19,7 +19,9 @@
 //! - `error` takes rows out of their reservation: they have no process any
 //!   more, are returned by `get` with `error=1` only, which returns nothing
 //!   else, and later changes of their objects only make them young. Clearing
-//!   the reservation leaves them.
+//!   the reservation leaves them. Of a message that is named, every row that
+//!   is not failed and that the process does not hold is deleted: one that
+//!   waits, one of another process, and with a `process_id` that is none, all.
 //! - The source key counts in all four methods: `clear` and `error` without
 //!   it do not touch a queue that has one, and answer `true` all the same.
 //! - What `clear` and `error` do not find is no error.
@@ -198,6 +200,12 @@ fn error(turn: &mut Turn<'_>, params: &Map<String, Value>) -> Answer {
     let held = turn.state.queue.messages_of(&process_id, &turn.caller.connector);
     let wanted = |message: &str| messages.as_ref().is_none_or(|messages| messages.iter().any(|wanted| wanted == message));
     let ids: Vec<u64> = held.into_iter().filter(|(_, message)| wanted(message)).map(|(id, _)| id).collect();
+    let named = messages.as_deref().unwrap_or_default();
+    let others = turn.state.queue.unfailed_of(named, &turn.caller.connector);
+    let others: Vec<u64> = others.into_iter().filter(|id| !ids.contains(id)).collect();
+    if !others.is_empty() {
+        turn.record(Record::Unqueued { ids: others });
+    }
     if !ids.is_empty() {
         turn.record(Record::Failed { ids });
     }

@@ -92,6 +92,13 @@ impl Queue {
         entries.map(|(id, entry)| (id, entry.message_id.as_str())).collect()
     }
 
+    /// Returns the rows of some messages that are not failed, whoever holds
+    /// them.
+    pub(super) fn unfailed_of(&self, messages: &[String], connector: &str) -> Vec<u64> {
+        let is_meant = |entry: &Entry| entry.lane.connector == connector && !entry.lane.failed && messages.contains(&entry.message_id);
+        self.entries.iter().filter(|(_, entry)| is_meant(entry)).map(|(id, _)| *id).collect()
+    }
+
     /// Returns the rows whose reservation began before a moment.
     pub(super) fn reserved_before(&self, moment: i64) -> Vec<u64> {
         self.processes.values().filter(|process| process.at < moment).flat_map(|process| process.ids.iter().copied()).collect()

@@ -208,6 +208,32 @@ fn failed_rows_are_kept_apart() {
 }
 
 #[test]
+fn marking_deletes_the_other_rows_of_a_message() {
+    let world = queue_of(3);
+    let (first, ids) = get(&world, &json!({"clear": 0, "limit": 1}));
+    assert_eq!(ids, ["1"]);
+    // A later change of the same object, taken by another process.
+    world.emulator.raise(UPDATE, deal(1)).unwrap();
+    let (second, ids) = get(&world, &json!({"clear": 0, "filter": {"ID": 4}}));
+    assert_eq!(ids, ["4"]);
+    let message = |id: u64| column(&world.app("event.offline.list", &json!({"filter": {"ID": id}})), "MESSAGE_ID");
+    let named = message(1);
+    let mark = |process: &Value, messages: &[String]| {
+        assert_eq!(world.app("event.offline.error", &json!({"process_id": process, "message_id": messages})), true);
+    };
+    mark(&first, &named);
+    assert_eq!(listed(&world, &json!({})), ["1", "2", "3"]);
+    assert_eq!(listed(&world, &json!({"ERROR": 1})), ["1"]);
+    assert_eq!(get(&world, &json!({"clear": 0, "process_id": second})).1, Vec::<String>::new());
+    // A process that holds none of them deletes those that wait; what is
+    // failed, or is not named, stays.
+    mark(&json!("nobody"), &[named, message(2)].concat());
+    assert_eq!(listed(&world, &json!({})), ["1", "3"]);
+    mark(&json!("nobody"), &[]);
+    assert_eq!(listed(&world, &json!({})), ["1", "3"]);
+}
+
+#[test]
 fn filter_order_and_limit_choose_the_rows() {
     let world = queue_of(60);
     let list = world.call("event.offline.list", &json!({"order": {"ID": "DESC"}}));
