@@ -56,7 +56,8 @@ pub struct Entry {
     pub api: Api,
     /// The spelling of the documentation, which goes over the wire.
     pub name: &'static str,
-    /// What it does to the portal, at its strictest.
+    /// What it does to the portal; its parameters may decide otherwise
+    /// (`crate::risk`).
     pub class: Risk,
     /// Whether a second, equal call leaves the portal as the first did.
     pub replay_safe: bool,

@@ -46,11 +46,13 @@
 
 mod permit;
 mod queue_call;
+mod rating;
 mod refusal;
 mod standing;
 
 pub use permit::{ClearedCall, Departure, Flight, NotDeparted};
 pub use queue_call::{QueueCall, review_queue_call};
+pub use rating::Decided;
 pub use refusal::Refusal;
 pub use standing::{Standing, standing};
 
@@ -59,7 +61,7 @@ use crate::catalog::{self, Api};
 use crate::json;
 use crate::method::Method;
 use crate::packs;
-use crate::risk::{self, Risk};
+use crate::risk::{Cause, Risk};
 use crate::schema::{self, Problem, Strength};
 use crate::secret::Redactor;
 use crate::settings::Policy;
@@ -104,6 +106,8 @@ struct Valid {
 struct Rated {
     request: Request,
     risks: Vec<Risk>,
+    /// What made each call stricter.
+    causes: Vec<Option<Cause>>,
     oddities: Vec<(String, Problem)>,
 }
 /// The policy allows the strictest class.
@@ -214,33 +218,29 @@ impl Admitted {
 
 impl Valid {
     fn rate(self, policy: &Policy) -> Rated {
-        let risks = classes(&self.request, policy);
-        Rated { request: self.request, risks, oddities: self.oddities }
+        let (risks, causes) = ratings(&self.request, policy).map(|rating| (rating.risk, rating.cause)).unzip();
+        Rated { request: self.request, risks, causes, oddities: self.oddities }
     }
+}
+
+/// Judges each call of a request.
+fn ratings(request: &Request, policy: &Policy) -> impl Iterator<Item = crate::risk::Rating> {
+    let is_batch = matches!(request, Request::Batch(_));
+    request.calls().map(move |(_, call)| rating::rate(call, is_batch, policy))
 }
 
 /// Returns the class of each call of a request. Only the gate can do anything
 /// with it but show it.
 #[must_use]
 pub fn classes(request: &Request, policy: &Policy) -> Vec<Risk> {
-    let rate = |call: &Call| match (class_of(call), policy.allowlist.own_class(&call.method)) {
-        (None, Some(own)) => own,
-        (class, own) => risk::rate(&call.method, class, &call.params).max(own.unwrap_or(Risk::Read)),
-    };
-    request.calls().map(|(_, call)| rate(call)).collect()
+    ratings(request, policy).map(|rating| rating.risk).collect()
 }
 
 impl Rated {
-    /// Returns the strictest class and a method that has it.
-    fn strictest(&self) -> (Risk, String, Api) {
-        let strictest = self.risks.iter().zip(self.request.calls()).max_by_key(|(risk, _)| **risk);
-        strictest.map_or((Risk::Destructive, "batch".to_owned(), Api::V2), |(risk, (_, call))| (*risk, call.name.clone(), call.api))
-    }
-
     fn permit(self, policy: &Policy) -> Result<Permitted, Refusal> {
-        let (risk, name, api) = self.strictest();
+        let rating::Strictest { risk, name, api, cause } = self.strictest();
         match risk {
-            Risk::Write | Risk::Destructive if policy.read_only => Err(Refusal::ReadOnly { name, api, risk }),
+            Risk::Write | Risk::Destructive if policy.read_only => Err(Refusal::ReadOnly { name, api, risk, cause }),
             Risk::Read | Risk::Write | Risk::Destructive => Ok(Permitted(self)),
         }
     }
@@ -248,12 +248,12 @@ impl Rated {
 
 impl Permitted {
     fn confirm(self, policy: &Policy, consent: Consent, has_plan: bool) -> Result<Confirmed, Refusal> {
-        let (risk, name, api) = self.0.strictest();
+        let rating::Strictest { risk, name, api, cause } = self.0.strictest();
         if risk > Risk::Read && policy.require_plan && !has_plan {
-            return Err(Refusal::PlanRequired { name, api, risk });
+            return Err(Refusal::PlanRequired { name, api, risk, cause });
         }
         if !consent.covers(risk) {
-            return Err(Refusal::Unconfirmed { name, api, risk });
+            return Err(Refusal::Unconfirmed { name, api, risk, cause });
         }
         Ok(Confirmed(self))
     }
@@ -281,7 +281,7 @@ impl Appraised {
     /// Returns the strictest class.
     #[must_use]
     pub fn risk(&self) -> Risk {
-        self.0.0.strictest().0
+        self.0.0.strictest().risk
     }
 
     /// Returns the class of each call, in order.
@@ -320,7 +320,7 @@ impl Reviewed {
     /// Returns the strictest class.
     #[must_use]
     pub fn risk(&self) -> Risk {
-        self.0.0.0.strictest().0
+        self.0.0.0.strictest().risk
     }
 
     /// Clears a request that only reads, which the ledger has nothing to say
@@ -411,10 +411,6 @@ pub fn effects(name: &str, api: Api) -> Map<String, Value> {
         effects.insert("external_effect".to_owned(), Value::from(external));
     }
     effects
-}
-
-fn class_of(call: &Call) -> Option<Risk> {
-    catalog::find(&call.method, call.api).map(|entry| entry.class)
 }
 
 /// Without a choice of the caller's: the classic generation where it has the

@@ -1,13 +1,20 @@
 //! What a call does to the portal: read, write or destructive.
 //!
 //! The class of a method is data (`catalog/classes.tsv`), judged page by page:
-//! suffixes lie. Here stand the few rules by which parameters change it, and
-//! what holds for a method that is not known: it is destructive, never read.
+//! suffixes lie. Parameters that change it are data too
+//! (`catalog/params.tsv`): a method must not do as a write what another does as
+//! a destructive call. What is not known is destructive, never read.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod rules;
+mod walk;
+
 use crate::method::Method;
+use rules::{Condition, Place, Rule};
 use serde_json::Value;
+use std::fmt;
+use walk::Walk;
 
 /// The class of a call. The order matters: the strictest of several wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -49,77 +56,121 @@ impl Risk {
     }
 }
 
-/// Methods that do several things, told apart by their parameters.
-const RULES: &[(&str, Rule)] = &[
-    ("entity.rights", Rule::ReadsWithout("ACCESS")),
-    ("event.offline.get", Rule::OfflineGet),
-    ("im.message.update", Rule::DeletesWhenEmpty("MESSAGE")),
-    ("im.v2.event.get", Rule::ReadsWithout("offset")),
-    ("imbot.message.update", Rule::DeletesWhenEmpty("MESSAGE")),
-    ("imbot.v2.event.get", Rule::ReadsWithout("offset")),
-    // Dismisses the user (b24restdocs: api-reference/user/user-update.md).
-    ("user.update", Rule::DestructiveUnless("ACTIVE", &["y", "1", "true"])),
-];
+/// What carries a call. In a batch a text may be a reference.
+#[derive(Clone, Copy)]
+pub enum Carrier<'a> {
+    /// A request of its own.
+    Single,
+    /// A batch, with whether an object may stand under these keys.
+    Batch(&'a dyn Fn(&[String]) -> bool),
+}
 
-enum Rule {
-    /// Deletes what it returns, unless `clear=0` or a `process_id` is given;
-    /// even then it hides rows for up to 30 days
-    /// (b24restdocs: api-reference/events/event-offline-get.md).
-    OfflineGet,
-    /// Only reads without this parameter: with `offset`, events before it are
-    /// confirmed and so consumed; with `ACCESS`, rights are replaced.
-    ReadsWithout(&'static str),
-    /// Takes something away unless the parameter is missing or has one of
-    /// these values: PHP takes many other things for "no", too.
-    DestructiveUnless(&'static str, &'static [&'static str]),
-    /// Deletes the message when its new text is empty
-    /// (b24restdocs: api-reference/chats/messages/im-message-update.md).
-    DeletesWhenEmpty(&'static str),
+/// How a parameter made a call stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// By its value.
+    With,
+    /// By not being there.
+    Without,
+    /// By being a reference, whose value nobody knows.
+    Reference,
+}
+
+impl How {
+    /// Returns `with`, `without` or `reference`.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            How::With => "with",
+            How::Without => "without",
+            How::Reference => "reference",
+        }
+    }
+}
+
+/// The parameter that made a call stricter than it would be without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Where it stands, as a user writes it: `fields[LIST][0][DEL]`. Empty for
+    /// the parameters as a whole.
+    pub place: String,
+    /// How it did.
+    pub how: How,
+    /// What it does, in our words.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.place.is_empty() { "the parameters" } else { &self.place };
+        match self.how {
+            How::With => write!(f, "with `{place}`"),
+            How::Without => write!(f, "without `{place}`"),
+            How::Reference => write!(f, "with a reference in `{place}`"),
+        }
+    }
+}
+
+/// The class of one call, and what made it stricter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rating {
+    /// The class.
+    pub risk: Risk,
+    /// The parameter that decided, if one did.
+    pub cause: Option<Cause>,
+}
+
+/// A parameter that decides the class of a method's calls.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Deciding {
+    /// Its place: `fields[LIST][*][DEL]`.
+    pub param: String,
+    /// The class that it makes.
+    pub risk: Risk,
+    /// When it does.
+    pub when: &'static str,
+    /// What it does then.
+    pub why: &'static str,
+    /// Whether it is a parameter of this method, and not a mark that counts in
+    /// every write.
+    #[serde(skip)]
+    pub is_own: bool,
 }
 
 /// Returns the class of one call. `class` is the catalog's, `None` for a method
 /// that is not documented.
 #[must_use]
-pub fn rate(method: &Method, class: Option<Risk>, params: &Value) -> Risk {
-    let Some(class) = class else { return Risk::Destructive };
-    match RULES.iter().find(|(name, _)| *name == method.as_str()) {
-        None => class,
-        Some((_, Rule::OfflineGet)) if keeps_events(params) => Risk::Write,
-        Some((_, Rule::OfflineGet)) => Risk::Destructive,
-        Some((_, Rule::ReadsWithout(name))) if param(params, name).is_none() => Risk::Read,
-        Some((_, Rule::ReadsWithout(_))) => class.max(Risk::Write),
-        Some((_, Rule::DestructiveUnless(name, values))) => match param(params, name) {
-            None => class,
-            Some(value) if values.contains(&value.to_string().trim_matches('"').to_ascii_lowercase().as_str()) => class,
-            Some(_) => Risk::Destructive,
-        },
-        Some((_, Rule::DeletesWhenEmpty(name))) => match param(params, name) {
-            Some(Value::String(text)) if !text.trim().is_empty() => class,
-            _ => Risk::Destructive,
-        },
+pub fn rate(method: &Method, class: Option<Risk>, params: &Value, carrier: Carrier<'_>) -> Rating {
+    let Some(class) = class else { return Rating { risk: Risk::Destructive, cause: None } };
+    let rules = rules::of(method);
+    let walk = Walk { carrier, rules: &rules };
+    let (marks, own): (Vec<&Rule>, Vec<&Rule>) =
+        rules.iter().filter(|rule| rule.condition != Condition::Own).partition(|rule| rule.place == Place::Marks);
+    let broken = |rules: &[&Rule]| rules.iter().find_map(|rule| Some((rule.strict, walk.broken(rule, params)?)));
+    if let Some((risk, cause)) = broken(&own) {
+        return Rating { risk, cause: Some(cause) };
+    }
+    let risk = own.first().map_or(class, |rule| rule.mild);
+    // A mark makes a write destructive; what only reads has filters of any name.
+    match (risk == Risk::Write).then(|| broken(&marks)).flatten() {
+        Some((risk, cause)) => Rating { risk, cause: Some(cause) },
+        None => Rating { risk, cause: None },
     }
 }
 
-/// Returns whether the class of a documented method depends on what it is given.
+/// Returns the parameters that decide the class of a documented method's calls.
 #[must_use]
-pub fn depends_on_params(method: &Method) -> bool {
-    RULES.iter().any(|(name, _)| *name == method.as_str())
-}
-
-/// Returns whether `event.offline.get` is asked to keep what it returns. Only
-/// the documented spellings count; anything doubtful is the default, which
-/// deletes.
-fn keeps_events(params: &Value) -> bool {
-    match params.get("clear") {
-        Some(Value::Number(number)) => number.to_string() == "0",
-        Some(Value::String(text)) => text == "0",
-        Some(_) => false,
-        None => matches!(params.get("process_id"), Some(Value::String(id)) if !id.is_empty()),
-    }
-}
-
-fn param<'a>(params: &'a Value, name: &str) -> Option<&'a Value> {
-    params.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+pub fn deciding(method: &Method, class: Risk) -> Vec<Deciding> {
+    let rules = rules::of(method);
+    let own = rules.iter().filter(|rule| rule.condition != Condition::Own && (rule.place != Place::Marks || class == Risk::Write));
+    let deciding = |rule: &Rule| Deciding {
+        param: rule.param(),
+        risk: rule.strict,
+        when: rule.words(),
+        why: rule.why,
+        is_own: rule.place != Place::Marks,
+    };
+    own.map(deciding).collect()
 }
 
 #[cfg(test)]
@@ -131,7 +182,7 @@ mod tests {
     fn class(name: &str, params: &Value) -> Risk {
         let method = Method::parse(name).unwrap();
         let entry = catalog::generations(&method).into_iter().flatten().next();
-        rate(&method, entry.map(|entry| entry.class), params)
+        rate(&method, entry.map(|entry| entry.class), params, Carrier::Single).risk
     }
 
     #[test]
@@ -161,8 +212,13 @@ mod tests {
         assert_eq!(class("event.offline.get", &json!({"clear": false})), Risk::Destructive);
         assert_eq!(class("event.offline.get", &json!({"CLEAR": 0})), Risk::Destructive);
         assert_eq!(class("event.offline.get", &json!({"clear": 1, "process_id": "x"})), Risk::Destructive);
+        for clear in [json!(null), json!(""), json!("00"), json!(" 0"), json!(0.0), json!([0]), json!({"0": 0}), json!("$result[a]")] {
+            assert_eq!(class("event.offline.get", &json!({"clear": clear, "process_id": "x"})), Risk::Destructive, "{clear}");
+        }
+        assert_eq!(class("event.offline.get", &json!({"process_id": "x"})), Risk::Destructive);
         assert_eq!(class("event.offline.get", &json!({"clear": "0"})), Risk::Write);
-        assert_eq!(class("event.offline.get", &json!({"process_id": "x"})), Risk::Write);
+        assert_eq!(class("event.offline.get", &json!({"clear": 0, "process_id": "x"})), Risk::Write);
+        assert_eq!(class("event.offline.error", &json!({"process_id": "x", "message_id": ["y"]})), Risk::Destructive);
     }
 
     #[test]
@@ -198,13 +254,5 @@ mod tests {
     fn unknown_is_never_read() {
         assert_eq!(class("crm.lead.lst", &json!({})), Risk::Destructive);
         assert_eq!(class("no.such.list", &json!({})), Risk::Destructive);
-    }
-
-    #[test]
-    fn every_rule_is_for_a_documented_method() {
-        for (name, _) in RULES {
-            let method = Method::parse(name).unwrap();
-            assert!(catalog::generations(&method)[0].is_some(), "{name}");
-        }
     }
 }

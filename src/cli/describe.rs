@@ -8,6 +8,7 @@ use crate::host::Host;
 use crate::method::{self, Method};
 use crate::output;
 use crate::packs;
+use crate::risk;
 use crate::schema;
 use serde_json::{Map, Value, json};
 
@@ -144,6 +145,7 @@ fn described(entry: &Entry, method: &Method, room: Room) -> Result<Value, Failur
     add("loses", json!(details.note));
     add("external_effect", json!(details.external));
     add("consent", json!(entry.class.option()));
+    add("risk_params", risk_params(entry, method, room));
     add("replay_safe", if entry.replay_safe { json!(true) } else { Value::Null });
     add("deprecated", entry.deprecated.map_or(Value::Null, |deprecation| json!({"use": deprecation.successor})));
     add("packs", json!(packs::that_admit(method)));
@@ -157,6 +159,23 @@ fn described(entry: &Entry, method: &Method, room: Room) -> Result<Value, Failur
     add("example", json!(example(entry, &details)));
     add("docs", json!(page(&details.doc)));
     Ok(value)
+}
+
+/// Returns which parameters decide the class; all about them with `--full`.
+fn risk_params(entry: &Entry, method: &Method, room: Room) -> Value {
+    let deciding = risk::deciding(method, entry.class);
+    // What holds for every write is said by `--full` and `b24 help safety`.
+    if room.keys == usize::MAX {
+        return json!(deciding);
+    }
+    let mut own: Vec<String> = deciding.into_iter().filter(|one| one.is_own).map(|one| one.param).collect();
+    let hidden = own.len().saturating_sub(room.keys);
+    own.truncate(room.keys);
+    match (own.is_empty(), hidden) {
+        (true, _) => Value::Null,
+        (false, 0) => json!(own),
+        (false, more) => json!([own, vec![format!("{more} more with --full")]].concat()),
+    }
 }
 
 /// Returns the parameters with their types, as far as there is room; the

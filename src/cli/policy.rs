@@ -39,8 +39,10 @@ fn allowed(standing: &Standing, settings: &Settings) -> Value {
     value["risk"] = json!(standing.risk.text());
     let needs_plan = matches!(standing.missing, Some(Refusal::PlanRequired { .. }));
     value["needs"] = json!({"option": standing.risk.option(), "plan": needs_plan});
-    if Method::parse(&standing.name).is_ok_and(|method| risk::depends_on_params(&method)) {
+    let deciding = Method::parse(&standing.name).map(|method| risk::deciding(&method, standing.risk)).unwrap_or_default();
+    if !deciding.is_empty() {
         value["risk_depends_on_params"] = json!(true);
+        value["risk_params"] = json!(deciding);
     }
     value
 }

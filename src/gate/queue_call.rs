@@ -35,7 +35,9 @@ pub enum QueueCall {
         /// `auth_connector`.
         connector: Option<String>,
     },
-    /// `event.offline.error`: marks events as failed.
+    /// `event.offline.error`: marks events as failed. The portal deletes every
+    /// other unmarked row of the same messages, also what changed since and
+    /// what another process holds; all of them must be named.
     MarkFailed {
         /// The reservation.
         process: String,
@@ -94,8 +96,8 @@ impl QueueCall {
     /// Returns the class that the call must have and no more.
     fn risk(&self) -> Risk {
         match self {
-            QueueCall::Reserve { .. } | QueueCall::Reread { .. } | QueueCall::MarkFailed { .. } => Risk::Write,
-            QueueCall::Clear { .. } => Risk::Destructive,
+            QueueCall::Reserve { .. } | QueueCall::Reread { .. } => Risk::Write,
+            QueueCall::MarkFailed { .. } | QueueCall::Clear { .. } => Risk::Destructive,
         }
     }
 }
@@ -112,7 +114,7 @@ pub fn review_queue_call(call: &QueueCall, policy: &Policy) -> Result<Reviewed, 
     let appraised = appraise(call.proposal(), policy)?;
     let unconfirmed = |appraised: &Appraised| {
         let request = appraised.request();
-        Refusal::Unconfirmed { name: request.wire_name().to_owned(), api: request.api(), risk: appraised.risk() }
+        Refusal::Unconfirmed { name: request.wire_name().to_owned(), api: request.api(), risk: appraised.risk(), cause: None }
     };
     if !call.is_narrow() || appraised.risk() > call.risk() {
         return Err(unconfirmed(&appraised));

@@ -2,7 +2,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use super::effects;
+use super::{Decided, effects};
 use crate::call::ShapeError;
 use crate::catalog::Api;
 use crate::error::{Code, Coded};
@@ -45,7 +45,7 @@ pub enum Refusal {
         problems: Vec<(String, Problem)>,
     },
     /// Only reads are allowed.
-    #[error("{name} is a {} call and this profile only reads", .risk.text())]
+    #[error("{name}{} is a {} call and this profile only reads", because(.cause.as_deref()), .risk.text())]
     ReadOnly {
         /// The method.
         name: String,
@@ -53,9 +53,11 @@ pub enum Refusal {
         api: Api,
         /// Its class.
         risk: Risk,
+        /// The parameter that made it so, if one did.
+        cause: Option<Box<Decided>>,
     },
     /// Changes need a saved plan.
-    #[error("{name} is a {} call, which must go through a saved plan here", .risk.text())]
+    #[error("{name}{} is a {} call, which must go through a saved plan here", because(.cause.as_deref()), .risk.text())]
     PlanRequired {
         /// The method.
         name: String,
@@ -63,9 +65,11 @@ pub enum Refusal {
         api: Api,
         /// Its class.
         risk: Risk,
+        /// The parameter that made it so, if one did.
+        cause: Option<Box<Decided>>,
     },
     /// The flag of the class is missing.
-    #[error("{name} is a {} call and was not confirmed", .risk.text())]
+    #[error("{name}{} is a {} call and was not confirmed", because(.cause.as_deref()), .risk.text())]
     Unconfirmed {
         /// The method.
         name: String,
@@ -73,6 +77,8 @@ pub enum Refusal {
         api: Api,
         /// Its class.
         risk: Risk,
+        /// The parameter that made it so, if one did.
+        cause: Option<Box<Decided>>,
     },
     /// The plan cannot be executed.
     #[error(transparent)]
@@ -134,7 +140,10 @@ impl Coded for Refusal {
             Refusal::Params { name, .. } => format!("b24 describe {name} --full shows what it takes"),
             Refusal::ReadOnly { .. } => "Ask the person who keeps the profile".to_owned(),
             Refusal::PlanRequired { .. } => "Save a plan with --plan-only, show it to the user, then execute it".to_owned(),
-            Refusal::Unconfirmed { .. } => "Show the user what will change and ask; the option is named in `gate`".to_owned(),
+            Refusal::Unconfirmed { cause: Some(decided), .. } => {
+                format!("It counts so because {}; show the user what will change and ask; the option is named in `gate`", decided.cause.why)
+            }
+            Refusal::Unconfirmed { cause: None, .. } => "Show the user what will change and ask; the option is named in `gate`".to_owned(),
             Refusal::Plan(error) => return error.hint(),
             Refusal::Ledger { source, .. } => return source.hint(),
             Refusal::PartlyDone(_) => "Send the other commands in a batch of their own".to_owned(),
@@ -163,11 +172,14 @@ impl Coded for Refusal {
                 });
                 details.insert("fields".to_owned(), fields.collect());
             }
-            Refusal::ReadOnly { name, api, risk }
-            | Refusal::PlanRequired { name, api, risk }
-            | Refusal::Unconfirmed { name, api, risk } => {
+            Refusal::ReadOnly { name, api, risk, cause }
+            | Refusal::PlanRequired { name, api, risk, cause }
+            | Refusal::Unconfirmed { name, api, risk, cause } => {
                 details.insert("method".to_owned(), Value::from(name.as_str()));
                 details.insert("risk".to_owned(), Value::from(risk.text()));
+                if let Some(decided) = cause {
+                    details.insert("risk_because".to_owned(), decided.to_value());
+                }
                 details.extend(effects(name, *api));
                 let needs_plan = matches!(self, Refusal::PlanRequired { .. });
                 details.insert(
@@ -190,6 +202,22 @@ impl Coded for Refusal {
 /// Returns names of commands, which are the caller's, for a message.
 fn names(commands: &[String]) -> String {
     commands.iter().map(|name| crate::method::shown(name)).collect::<Vec<_>>().join(", ")
+}
+
+impl Decided {
+    /// Returns the parameter as machines read it.
+    fn to_value(&self) -> Value {
+        let mut value = serde_json::json!({"param": self.cause.place, "how": self.cause.how.text(), "why": self.cause.why});
+        if !self.command.is_empty() {
+            value["command"] = Value::from(self.command.as_str());
+        }
+        value
+    }
+}
+
+/// Says which parameter made a call what it is.
+fn because(decided: Option<&Decided>) -> String {
+    decided.map(|decided| format!(" {}", decided.cause)).unwrap_or_default()
 }
 
 /// Returns the problems in one line.

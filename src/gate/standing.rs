@@ -29,7 +29,7 @@ pub fn standing(name: &str, api: Option<Api>, policy: &Policy) -> Result<Standin
     let Admitted(request) = Shaped::parse(proposal)?.know(policy)?.admit(policy)?;
     let (name, api) = (request.wire_name().to_owned(), request.api());
     let rated = Valid { request, oddities: Vec::new() }.rate(policy);
-    let risk = rated.strictest().0;
+    let risk = rated.strictest().risk;
     let missing = rated.permit(policy)?.confirm(policy, Consent::default(), false).err();
     Ok(Standing { name, api, risk, missing })
 }

@@ -5,7 +5,7 @@ use b24::catalog::{self, Api, Entry};
 use b24::gate::{Appraised, Consent, Proposal, Refusal, appraise};
 use b24::method::Method;
 use b24::packs::Allowlist;
-use b24::risk::{self, Risk};
+use b24::risk::{self, Carrier, Risk};
 use b24::settings::Policy;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn open() -> Policy {
 }
 
 fn class_of(entry: &Entry, params: &Value) -> Risk {
-    risk::rate(&Method::parse(entry.name).unwrap(), Some(entry.class), params)
+    risk::rate(&Method::parse(entry.name).unwrap(), Some(entry.class), params, Carrier::Single).risk
 }
 
 /// Parameters that fit the method: the id of what it acts on, where it has one.

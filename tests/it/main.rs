@@ -27,6 +27,7 @@ mod inbox_damage_listen; // of a receiver, and of those that run
 mod kept; // what must hold after everything
 mod listen; // online events, end to end
 mod listen_crowd; // who says nothing in front of the receiver
+mod marks; // calls that a parameter makes destructive
 mod oauth; // one refresh for everybody, and no pair lost
 mod once; // many processes, one write
 mod pace; // the rate that all processes share

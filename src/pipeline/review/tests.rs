@@ -2,14 +2,20 @@
 
 use super::*;
 use crate::catalog::Api;
+use crate::packs::Allowlist;
+use crate::settings::Policy;
 use serde_json::json;
 
 fn review(name: &str, params: Value) -> Review {
     let request = Request::parse(name, params, Api::V2).unwrap();
-    let risks: Vec<Risk> = request
-        .calls()
-        .map(|(_, call)| crate::risk::rate(&call.method, catalog::find(&call.method, call.api).map(|entry| entry.class), &call.params))
-        .collect();
+    let policy = Policy {
+        allowlist: Allowlist::parse("none", "*").unwrap(),
+        allow_unlisted: false,
+        allow_unknown_params: false,
+        read_only: false,
+        require_plan: false,
+    };
+    let risks = gate::classes(&request, &policy);
     Review::of(&request, &risks)
 }
 

@@ -72,7 +72,8 @@ pub struct OfflineSettings {
     /// portal (`event.offline.error`) instead of being cleared. A marked row
     /// has no reservation any more, so it cannot be cleared afterwards, and
     /// later changes of its object only refresh it: who marks must also ask
-    /// for failed rows.
+    /// for failed rows. Marking deletes the other rows of the same event and
+    /// object, also those that another process holds.
     pub mark_failed: bool,
 }
 
