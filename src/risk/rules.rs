@@ -192,21 +192,21 @@ const MARKS: &[&str] = &[
 ];
 
 /// Returns whether a key has such a word: `DEL`, `PHOTO_del`, `removeIds`,
-/// `isDeleted`.
+/// `isDeleted`, and the same in capitals.
 pub(super) fn is_mark(key: &str) -> bool {
-    let mut words = vec![String::new()];
-    let mut was_lower = false;
-    for c in key.chars() {
-        let begins_word = was_lower && c.is_ascii_uppercase();
-        if (begins_word || !c.is_ascii_alphabetic()) && words.last().is_some_and(|word| !word.is_empty()) {
-            words.push(String::new());
-        }
-        if let (true, Some(word)) = (c.is_ascii_alphabetic(), words.last_mut()) {
-            word.push(c.to_ascii_lowercase());
-        }
-        was_lower = c.is_ascii_lowercase();
-    }
-    words.iter().any(|word| MARKS.contains(&word.as_str()))
+    let is_word = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let is_run_together = |verb: &str| word.starts_with(verb) || word.ends_with(verb) || word.ends_with(&format!("{verb}d"));
+        MARKS.contains(&word.as_str()) || is_run_together("delete") || is_run_together("remove")
+    };
+    key.split(|c: char| !c.is_ascii_alphabetic()).any(|part| is_word(part) || humps(part).any(is_word))
+}
+
+/// Splits `removeIds` before each capital.
+fn humps(part: &str) -> impl Iterator<Item = &str> {
+    let starts = part.char_indices().filter(|(at, c)| *at == 0 || c.is_ascii_uppercase()).map(|(at, _)| at);
+    let ends = part.char_indices().filter(|(at, c)| *at > 0 && c.is_ascii_uppercase()).map(|(at, _)| at).chain([part.len()]);
+    starts.zip(ends).map(|(start, end)| &part[start..end])
 }
 
 #[cfg(test)]
@@ -243,9 +243,22 @@ mod tests {
 
     #[test]
     fn a_mark_is_a_word_of_a_key_in_any_spelling() {
-        for key in
-            ["DEL", "del", "Delete", "remove", "PHOTO_del", "PROPERTY_12_DEL", "removeIds", "isDeleted", "del[x]", "doDelete", "UF_CLEAR"]
-        {
+        for key in [
+            "DEL",
+            "del",
+            "Delete",
+            "remove",
+            "PHOTO_del",
+            "PROPERTY_12_DEL",
+            "removeIds",
+            "isDeleted",
+            "del[x]",
+            "doDelete",
+            "UF_CLEAR",
+            "CleAr",
+            "REMOVEIDS",
+            "ISDELETED",
+        ] {
             assert!(is_mark(key), "{key}");
         }
         for key in ["DELIVERY_ID", "deliveryId", "MODEL", "DELAY", "DROPDOWN", "fields", "infoDelay", "CLEARANCE", ""] {

@@ -28,6 +28,7 @@ mod kept; // what must hold after everything
 mod listen; // online events, end to end
 mod listen_crowd; // who says nothing in front of the receiver
 mod marks; // calls that a parameter makes destructive
+mod marks_property; // every row of their table, in every spelling
 mod oauth; // one refresh for everybody, and no pair lost
 mod once; // many processes, one write
 mod pace; // the rate that all processes share
