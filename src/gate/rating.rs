@@ -45,7 +45,8 @@ fn kind_of(rows: &[(String, String, bool)], key: &str) -> Option<String> {
 }
 
 fn is_object(kind: &str) -> bool {
-    !kind.ends_with(".id") && ["object", "file", "multifield", "element", "dto"].iter().any(|word| kind.contains(word))
+    let is_reference_to_a_record = kind.split('.').nth(1) == Some("id");
+    !is_reference_to_a_record && ["object", "file", "multifield", "element", "dto"].iter().any(|word| kind.contains(word))
 }
 
 fn is_list(kind: &str) -> bool {

@@ -117,12 +117,8 @@ impl Walk<'_> {
 }
 
 fn cause(rule: &Rule, how: How, keys: &[String]) -> Cause {
-    let mut place = String::new();
-    for key in keys {
-        let key = short(key);
-        place.push_str(&if place.is_empty() { key } else { format!("[{key}]") });
-    }
-    Cause { place, how, why: rule.why }
+    let names = keys.iter().enumerate().map(|(depth, key)| if depth == 0 { short(key) } else { format!("[{}]", short(key)) });
+    Cause { place: names.collect(), how, why: rule.why }
 }
 
 fn children(value: &Value) -> Vec<(String, &Value)> {
@@ -196,8 +192,7 @@ fn holds_something(value: &Value) -> bool {
         Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
         Value::String(text) => {
             let text = text.trim().to_ascii_lowercase();
-            !["", "n", "no", "false", "null", "none", "off", "[]", "{}"].contains(&text.as_str())
-                && text.parse::<f64>().map_or(true, |number| number != 0.0)
+            !["", "n", "no", "false", "null", "none", "off", "[]", "{}"].contains(&text.as_str()) && text.parse::<f64>() != Ok(0.0)
         }
         Value::Array(items) => !items.is_empty(),
         Value::Object(map) => !map.is_empty(),

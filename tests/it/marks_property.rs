@@ -98,7 +98,7 @@ const PLAIN: Spelling = Spelling { case: 0, list: 0, pick: 0 };
 impl Spelling {
     fn key(self, key: &str) -> String {
         let turned = |(index, c): (usize, char)| {
-            if self.case >> (index % 64) & 1 == 0 {
+            if (self.case >> (index % 64)) & 1 == 0 {
                 c
             } else if c.is_ascii_uppercase() {
                 c.to_ascii_lowercase()
@@ -165,30 +165,32 @@ fn carried(row: &Row, params: &Value) -> Vec<(&'static str, Proposal)> {
     forms.push(("pair", proposal("batch", json!({"cmd": {"a": [name, params]}}))));
     forms.push(("object", proposal("batch", json!({"cmd": [{"method": name, "params": params}]}))));
     let mut pairs = Vec::new();
-    flatten(params, &mut String::new(), &mut pairs);
+    flatten(params, "", &mut pairs);
     let line = |escape: fn(&str) -> String| {
         let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect();
         json!({"cmd": {"a": format!("{name}?{}", pairs.join("&"))}})
     };
     forms.push(("text", proposal("batch", line(|text| text.replace('%', "%25").replace('&', "%26").replace('+', "%2B")))));
-    forms.push(("escaped", proposal("batch", line(|text| text.bytes().map(|byte| format!("%{byte:02x}")).collect()))));
+    forms.push(("escaped", proposal("batch", line(escape_all))));
     forms
 }
 
-fn flatten(value: &Value, place: &mut String, pairs: &mut Vec<(String, String)>) {
+fn escape_all(text: &str) -> String {
+    text.bytes().fold(String::new(), |escaped, byte| escaped + &format!("%{byte:02x}"))
+}
+
+fn flatten(value: &Value, place: &str, pairs: &mut Vec<(String, String)>) {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
         Value::Array(items) => items.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect(),
-        Value::Null => return pairs.push((place.clone(), String::new())),
-        Value::Bool(is_set) => return pairs.push((place.clone(), u8::from(*is_set).to_string())),
-        Value::Number(number) => return pairs.push((place.clone(), number.to_string())),
-        Value::String(text) => return pairs.push((place.clone(), text.clone())),
+        Value::Null => return pairs.push((place.to_owned(), String::new())),
+        Value::Bool(is_set) => return pairs.push((place.to_owned(), u8::from(*is_set).to_string())),
+        Value::Number(number) => return pairs.push((place.to_owned(), number.to_string())),
+        Value::String(text) => return pairs.push((place.to_owned(), text.clone())),
     };
     for (key, child) in children {
-        let length = place.len();
-        place.push_str(&if length == 0 { key } else { format!("[{key}]") });
-        flatten(child, place, pairs);
-        place.truncate(length);
+        let inner = if place.is_empty() { key } else { format!("{place}[{key}]") };
+        flatten(child, &inner, pairs);
     }
 }
 
