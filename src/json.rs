@@ -5,6 +5,7 @@
 //! for the terminal or the pipe without being parsed into a tree, so that a
 //! 60 MB answer costs its own size and a lone surrogate breaks nothing.
 
+pub mod number;
 mod unseen;
 
 pub use unseen::{escape_deceptive, escape_deceptive_lines, is_unseen, turns_the_line};

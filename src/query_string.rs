@@ -4,10 +4,13 @@
 //! checked, and encoded anew from that value; the caller's string itself never
 //! travels. Decoding follows PHP's `parse_str` for what callers write in good
 //! faith, and refuses what `parse_str` would quietly turn into something else
-//! (b24restdocs: settings/how-to-call-rest-api/data-encoding.md). Events are
+//! (b24restdocs: settings/how-to-call-rest-api/data-encoding.md). That goes for
+//! its limits, too: of one text PHP reads 1000 values and drops the rest, and of
+//! a key with more than 64 brackets it drops the whole variable. Events are
 //! delivered as forms of the same syntax (b24restdocs:
 //! api-reference/events/index.md).
 
+use crate::json::number;
 use crate::method::short;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
@@ -33,6 +36,21 @@ pub enum QueryError {
     /// An empty list or map has no form in a query string.
     #[error("`{0}` is an empty list, which a batch command cannot carry; send it as a call of its own")]
     Empty(String),
+    /// A command has more values than PHP surely reads.
+    #[error(
+        "the command has {0} values; PHP reads 1000 and drops the rest in silence, so at most {MOST_PAIRS} go in one command: \
+         divide it, or send it as a call of its own"
+    )]
+    CommandPairs(usize),
+    /// A key of a command has more brackets than PHP surely reads.
+    #[error(
+        "the command has a key with {0} levels; PHP drops what has more than 64 in silence, so at most {MOST_LEVELS} go in one \
+         command: send it as a call of its own"
+    )]
+    CommandLevels(usize),
+    /// A number that PHP would change.
+    #[error("the number at `{0}` is outside of what PHP can hold; write it as a text")]
+    Number(String),
     /// There are more pairs than the reader takes.
     #[error("there are more than {0} values")]
     TooMany(usize),
@@ -40,6 +58,14 @@ pub enum QueryError {
     #[error("a key is nested deeper than {0}")]
     TooDeep(usize),
 }
+
+/// Values of one command. PHP's own limit is 1000 (`max_input_vars`); a
+/// portal's may be set lower, and the portal adds some of its own.
+pub const MOST_PAIRS: usize = 900;
+
+/// Brackets of one key of a command; PHP's own limit is 64
+/// (`max_input_nesting_level`).
+pub const MOST_LEVELS: usize = 60;
 
 /// What a reader takes of a text that anybody may have written: work and
 /// memory stay in proportion.
@@ -51,15 +77,22 @@ pub struct Bounds {
     pub depth: usize,
 }
 
-impl Bounds {
-    /// For texts of the caller's own.
-    const NONE: Bounds = Bounds { pairs: usize::MAX, depth: usize::MAX };
+/// Takes the query string of a command apart. All values are strings; keys
+/// `0`, `1`, … in this order make a list.
+pub fn decode(query: &str) -> Result<Map<String, Value>, QueryError> {
+    // As PHP counts: a pair without a name counts, an empty one does not.
+    let pairs = || query.split('&').filter(|pair| !pair.is_empty());
+    let levels =
+        |pair: &str| pair.split('=').next().map_or(0, |key| key.matches('[').count() + key.to_ascii_lowercase().matches("%5b").count());
+    check_limits(pairs().count(), pairs().map(levels).max().unwrap_or_default())?;
+    decode_within(query, Bounds { pairs: MOST_PAIRS, depth: MOST_LEVELS + 2 })
 }
 
-/// Takes a query string apart. All values are strings; keys `0`, `1`, … in
-/// this order make a list.
-pub fn decode(query: &str) -> Result<Map<String, Value>, QueryError> {
-    decode_within(query, Bounds::NONE)
+fn check_limits(pairs: usize, levels: usize) -> Result<(), QueryError> {
+    if pairs > MOST_PAIRS {
+        return Err(QueryError::CommandPairs(pairs));
+    }
+    if levels > MOST_LEVELS { Err(QueryError::CommandLevels(levels)) } else { Ok(()) }
 }
 
 /// Takes a query string of a stranger apart: as [`decode`], within bounds.
@@ -102,7 +135,7 @@ fn key_path(key: &str) -> Result<Vec<String>, QueryError> {
     while !rest.is_empty() {
         let inner = rest.strip_prefix('[').ok_or_else(invalid)?;
         let end = inner.find(']').ok_or_else(invalid)?;
-        if inner[..end].contains('[') || inner[..end].chars().any(char::is_control) {
+        if !is_part(&inner[..end]) && !inner[..end].is_empty() {
             return Err(invalid());
         }
         path.push(inner[..end].to_owned());
@@ -111,9 +144,15 @@ fn key_path(key: &str) -> Result<Vec<String>, QueryError> {
     Ok(path)
 }
 
+/// Whether PHP reads a part of a key as it is: it cuts it at a NUL, ends it at
+/// a bracket, and takes one white space for nothing, which appends.
+fn is_part(name: &str) -> bool {
+    !name.is_empty() && name != " " && !name.contains(['[', ']']) && !name.chars().any(char::is_control)
+}
+
 fn insert(map: &mut Map<String, Value>, path: &[String], value: String, key: &str) -> Result<(), QueryError> {
     let Some((first, rest)) = path.split_first() else { return Ok(()) };
-    let name = if first.is_empty() { next_index(map) } else { first.clone() };
+    let name = if first.is_empty() { next_index(map).ok_or_else(|| QueryError::Key(short(key)))? } else { first.clone() };
     if rest.is_empty() {
         return match map.insert(name, Value::String(value)) {
             None => Ok(()),
@@ -126,8 +165,15 @@ fn insert(map: &mut Map<String, Value>, path: &[String], value: String, key: &st
     }
 }
 
-fn next_index(map: &Map<String, Value>) -> String {
-    map.keys().filter_map(|key| key.parse::<u64>().ok()).max().map_or(0, |last| last + 1).to_string()
+/// Returns the key behind the largest integer; `None` where versions of PHP
+/// differ (behind a negative one) or there is none.
+fn next_index(map: &Map<String, Value>) -> Option<String> {
+    let is_integer = |key: &&String| key.parse::<i64>().is_ok_and(|index| index.to_string() == **key);
+    let largest = map.keys().filter(is_integer).filter_map(|key| key.parse::<i64>().ok()).max();
+    match largest {
+        None => Some("0".to_owned()),
+        Some(largest) => largest.checked_add(1).filter(|next| *next > 0).map(|next| next.to_string()),
+    }
 }
 
 fn make_lists(value: &mut Value) {
@@ -138,17 +184,28 @@ fn make_lists(value: &mut Value) {
     }
 }
 
-/// Writes a query string. Numbers are written as their source tokens, `true`
-/// and `false` as `1` and `0` (as PHP's `http_build_query` does).
+/// Writes the query string of a command. Numbers are written plainly, as the
+/// portal reads them from a call of its own (10.10 is `10.1`); `true` and
+/// `false` as `1` and `0` (as PHP's `http_build_query` does).
 pub fn encode(params: &Map<String, Value>) -> Result<String, QueryError> {
     let mut pairs = Vec::new();
     for (key, value) in params {
-        if key.is_empty() || key.contains(['.', ' ', '[', ']']) {
+        if key.is_empty() || key.contains(['.', ' ', '[', ']']) || key.chars().any(char::is_control) {
             return Err(QueryError::Key(short(key)));
         }
+        check_limits(0, levels(value))?;
         encode_value(&escape(key), key, value, &mut pairs)?;
     }
+    check_limits(pairs.len(), 0)?;
     Ok(pairs.join("&"))
+}
+
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or_default(),
+        Value::Object(entries) => 1 + entries.values().map(levels).max().unwrap_or_default(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
 }
 
 fn encode_value(key: &str, label: &str, value: &Value, pairs: &mut Vec<String>) -> Result<(), QueryError> {
@@ -163,7 +220,7 @@ fn encode_value(key: &str, label: &str, value: &Value, pairs: &mut Vec<String>) 
                 .try_for_each(|(index, item)| encode_value(&format!("{key}[{index}]"), &format!("{label}[{index}]"), item, pairs));
         }
         Value::Object(entries) => {
-            if let Some(name) = entries.keys().find(|name| name.is_empty() || name.contains(['[', ']'])) {
+            if let Some(name) = entries.keys().find(|name| !is_part(name)) {
                 return Err(QueryError::Key(short(name)));
             }
             return entries
@@ -172,7 +229,7 @@ fn encode_value(key: &str, label: &str, value: &Value, pairs: &mut Vec<String>) 
         }
         Value::Bool(true) => "1".to_owned(),
         Value::Bool(false) => "0".to_owned(),
-        Value::Number(number) => number.to_string(),
+        Value::Number(number) => number::plain(&number.to_string()).ok_or_else(|| QueryError::Number(short(label)))?,
         Value::String(text) => escape(text),
     };
     pairs.push(format!("{key}={text}"));
@@ -230,9 +287,24 @@ mod tests {
 
     #[test]
     fn keys_that_php_would_rename_are_refused() {
-        for query in
-            ["a[b=1", "a]=1", "[a]=1", "access.token=1", "+auth=1", "a[b[c]]=1", "a[b]c=1", "a=1&a=2", "a=1&a[b]=2", "a%00=1", "a=%ff"]
-        {
+        for query in [
+            "a[b=1",
+            "a]=1",
+            "[a]=1",
+            "access.token=1",
+            "+auth=1",
+            "a[b[c]]=1",
+            "a[b]c=1",
+            "a=1&a=2",
+            "a=1&a[b]=2",
+            "a%00=1",
+            "a=%ff",
+            "a[ ]=1",
+            "a[+]=1",
+            "a[%20][b]=1",
+            "a[-5]=1&a[]=2",
+            "a[9223372036854775807]=1&a[]=2",
+        ] {
             assert!(decode(query).is_err(), "{query}");
         }
     }
@@ -268,9 +340,32 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_their_tokens() {
-        let params = crate::json::parse_strict(r#"{"a": 10.10, "b": true, "c": "$result[x][0]"}"#).unwrap();
-        assert_eq!(encode(params.as_object().unwrap()).unwrap(), "a=10.10&b=1&c=%24result%5Bx%5D%5B0%5D");
+    fn numbers_are_written_as_they_arrive_in_a_call_of_its_own() {
+        let params = crate::json::parse_strict(r#"{"a": 10.10, "b": true, "c": "$result[x][0]", "d": 1e3, "e": "10.10"}"#).unwrap();
+        assert_eq!(encode(params.as_object().unwrap()).unwrap(), "a=10.1&b=1&c=%24result%5Bx%5D%5B0%5D&d=1000&e=10.10");
+        let long = crate::json::parse_strict(r#"{"a": [12345678901234567890]}"#).unwrap();
+        assert_eq!(encode(long.as_object().unwrap()).unwrap(), "a[0]=12345678901234567890");
+        let huge = crate::json::parse_strict(r#"{"a": [1e400]}"#).unwrap();
+        assert_eq!(encode(huge.as_object().unwrap()), Err(QueryError::Number("a[0]".to_owned())));
+    }
+
+    #[test]
+    fn what_php_would_drop_is_refused_with_its_number() {
+        let listed = |count: usize| json!({"a": vec!["1"; count - 1], "b": "1"}).as_object().unwrap().clone();
+        let text = |count: usize| "a[]=1&&".repeat(count);
+        assert!(encode(&listed(900)).is_ok() && decode(&text(900)).is_ok());
+        assert_eq!(encode(&listed(901)), Err(QueryError::CommandPairs(901)));
+        assert_eq!(decode(&text(1_100)), Err(QueryError::CommandPairs(1_100)));
+        assert_eq!(decode(&format!("{}a=1", "=&".repeat(900))), Err(QueryError::CommandPairs(901)));
+        let nested = |levels: usize| (0..levels).fold(json!("1"), |inner, _| json!({"b": inner}));
+        let deep = |levels: usize| json!({"a": nested(levels)}).as_object().unwrap().clone();
+        for open in ["[", "%5b", "%5B"] {
+            assert!(decode(&format!("a{}=1", format!("{open}b]").repeat(60))).is_ok());
+            assert_eq!(decode(&format!("a{}=1", format!("{open}b]").repeat(61))), Err(QueryError::CommandLevels(61)));
+        }
+        assert!(encode(&deep(60)).is_ok());
+        assert_eq!(encode(&deep(61)), Err(QueryError::CommandLevels(61)));
+        assert!(decode(&"a[b]".repeat(100_000)).is_err());
     }
 
     fn any_params() -> impl Strategy<Value = Value> {
@@ -278,7 +373,8 @@ mod tests {
         let inner = leaf.prop_recursive(3, 16, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 1..4).prop_map(Value::from),
-                prop::collection::vec(("[a-zA-Z_>%!@=&+ é]{1,6}", inner), 1..4).prop_map(|e| Value::Object(e.into_iter().collect())),
+                prop::collection::vec(("[a-zA-Z_>%!@=&+é][a-zA-Z_>%!@=&+ é]{0,5}", inner), 1..4)
+                    .prop_map(|e| Value::Object(e.into_iter().collect())),
             ]
         });
         prop::collection::vec(("[a-zA-Z_>%!@=&é]{1,6}", inner), 1..4).prop_map(|e| Value::Object(e.into_iter().collect()))

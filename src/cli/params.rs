@@ -20,6 +20,9 @@ use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::Path;
 
+/// Parts of a key, as many as JSON may have levels.
+const DEEPEST: usize = 128;
+
 /// Reads all parameters of a call.
 pub(super) fn read(params: Option<&str>, items: &[String], host: &mut Host) -> Result<Value, Failure> {
     let mut value = match params {
@@ -72,6 +75,9 @@ fn add(params: &mut Value, (number, item): (usize, &str), cwd: &Path) -> Result<
     let malformed = || usage(format!("item {number} is not key=text, key:=json, key[]=text, key@file or key:=@file"));
     let (key, rest) = item.split_at(key_end(item).ok_or_else(malformed)?);
     let path = key_path(key).ok_or_else(malformed)?;
+    if path.len() > DEEPEST {
+        return Err(usage(format!("item {number} is nested deeper than {DEEPEST} levels")));
+    }
     let value = if let Some(rest) = rest.strip_prefix(":=") {
         match rest.strip_prefix('@') {
             Some(path) => parse(&file(path, cwd)?, path)?,

@@ -20,7 +20,7 @@ mod limits;
 mod names;
 mod oauth;
 mod offline;
-mod php;
+pub mod php;
 mod portal;
 mod query;
 mod query_v3;

@@ -128,9 +128,9 @@ fn merged(incoming: &Incoming, mut query: Map<String, Value>) -> Result<Value, R
     let body = if text.trim().is_empty() {
         Map::new()
     } else if kind.contains("application/json") || (kind.is_empty() && text.trim_start().starts_with('{')) {
-        match serde_json::from_slice(&incoming.body) {
-            Ok(Value::Object(body)) => body,
-            Ok(Value::Array(items)) => items.into_iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect(),
+        match php::json_decode(&incoming.body) {
+            Some(Value::Object(body)) => body,
+            Some(Value::Array(items)) => items.into_iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect(),
             // Not documented; a portal that went on without parameters would
             // hide a broken client.
             _ => return Err(Refusal::v2(400, "INVALID_REQUEST", "The request body is not valid JSON")),
@@ -155,8 +155,8 @@ fn json_only(incoming: &Incoming) -> Result<Value, Refusal> {
     if form {
         return Err(no_json());
     }
-    match serde_json::from_slice(&incoming.body) {
-        Ok(params @ (Value::Object(_) | Value::Array(_))) => Ok(params),
+    match php::json_decode(&incoming.body) {
+        Some(params @ (Value::Object(_) | Value::Array(_))) => Ok(params),
         _ => Err(no_json()),
     }
 }
