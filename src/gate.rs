@@ -56,7 +56,7 @@ pub use rating::Decided;
 pub use refusal::Refusal;
 pub use standing::{Standing, standing};
 
-use crate::call::{Batch, Call, Request};
+use crate::call::{Call, Fingerprint, Request};
 use crate::catalog::{self, Api};
 use crate::json;
 use crate::method::Method;
@@ -366,17 +366,19 @@ impl Reviewed {
     }
 }
 
+fn of_once(fingerprint: &str, nonce: &str) -> String {
+    json::sha256_hex(format!("{fingerprint}\0{nonce}"))
+}
+
 /// Returns the writes of a request with the index of their call.
 fn writes_of(request: &Request, risks: &[Risk], identity: &Identity) -> Vec<(usize, Write)> {
-    let fingerprints = match request {
-        Request::Single(call) => vec![call.fingerprint()],
-        Request::Batch(batch) => Batch::fingerprints(batch),
-    };
+    let fingerprints = request.fingerprints();
     let mut writes: Vec<(usize, Write)> = Vec::new();
     for (index, (name, call)) in request.calls().enumerate().filter(|(index, _)| risks[*index] > Risk::Read) {
-        let fingerprint = match identity {
-            Identity::Once(nonce) => json::sha256_hex(format!("{}\0{nonce}", fingerprints[index])),
-            Identity::Key(_) | Identity::Plan(_) | Identity::Auto => fingerprints[index].clone(),
+        let Fingerprint { current, legacy } = fingerprints[index].clone();
+        let (fingerprint, legacy_fingerprint) = match identity {
+            Identity::Once(nonce) => (of_once(&current, nonce), Some(of_once(&legacy, nonce))),
+            Identity::Key(_) | Identity::Plan(_) | Identity::Auto => (current, Some(legacy)),
         };
         let named = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{key}#{name}") };
         let key = match identity {
@@ -390,8 +392,8 @@ fn writes_of(request: &Request, risks: &[Risk], identity: &Identity) -> Vec<(usi
             Identity::Key(_) | Identity::Auto | Identity::Once(_) => None,
         };
         let replay_safe = catalog::find(&call.method, call.api).is_some_and(|entry| entry.replay_safe);
-        let write = Write { key, fingerprint, method: call.name.clone(), api: call.api.text(), risk: risks[index], plan, replay_safe };
-        writes.push((index, write));
+        let (method, api, risk) = (call.name.clone(), call.api.text(), risks[index]);
+        writes.push((index, Write { key, fingerprint, legacy_fingerprint, method, api, risk, plan, replay_safe }));
     }
     writes
 }

@@ -45,13 +45,16 @@
 //! 6. An event is cleared on the portal only when it is done or its dead letter
 //!    is on disk, and nothing is cleared but by id (`queue_crashes.rs`,
 //!    `gate::queue_call`).
-//! 7. Nothing but an answer is waited for longer than `--max-wait` in all, and
+//! 7. One write is one in every spelling: what the portal would see decides
+//!    (`identity_property.rs`, `spellings.rs`), and what PHP parses of it is
+//!    what was checked (`php.rs`).
+//! 8. Nothing but an answer is waited for longer than `--max-wait` in all, and
 //!    no answer and no log takes more memory than its bound
 //!    (`store::patience`, `waits.rs`, `audit_size.rs`).
-//! 8. Unknown is never read (`risk::tests`, `bypass.rs`).
-//! 9. Whatever happens to one file of the state folder, nothing is sent a
-//!    second time, and what was lost is said (`damage.rs`, `ledger::model_tests`).
-//! 10. An inbox or a file of dead letters that lost lines is told (12), never
+//! 9. Unknown is never read (`risk::tests`, `bypass.rs`).
+//! 10. Whatever happens to one file of the state folder, nothing is sent a
+//!     second time, and what was lost is said (`damage.rs`, `ledger::model_tests`).
+//! 11. An inbox or a file of dead letters that lost lines is told (12), never
 //!     taken for a new one (`inbox_damage.rs`).
 //!
 //! # What went wrong elsewhere, and what stops it here
@@ -62,6 +65,8 @@
 //! | a create was repeated after a timeout | `wire::retry` gives `Unknown`; only the ledger's operator ends it |
 //! | `crm.deal.delete.json` passed as a read | `Method::parse` folds the suffix before anything is decided |
 //! | a batch carried what a call could not | `call` takes it apart; each call passes the gate alone |
+//! | a lost write was sent again as `=5` instead of `:=5` | `call::identity` compares what the portal sees, not tokens |
+//! | a batch command lost its filter behind 1000 values | `query_string` refuses what PHP would drop |
 //! | a plan was used up by a refused confirmation | used means dispatched, nothing else |
 //! | an error text quoted the webhook's address | `wire/client.rs` is the only place that sees `reqwest::Error` |
 //! | a refresh token was spent by two processes | one lock per line of tokens, stored before use |

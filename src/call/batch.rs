@@ -2,7 +2,6 @@
 
 use super::{BATCH_LIMIT, Batch, Call, Command, Form, ShapeError, check_keys, kind};
 use crate::catalog::Api;
-use crate::json;
 use crate::method::{self, Method, short};
 use crate::query_string;
 use serde_json::{Map, Value};
@@ -31,28 +30,6 @@ impl Batch {
         body.insert("halt".to_owned(), Value::from(u8::from(self.halt)));
         body.insert("cmd".to_owned(), cmd);
         Ok(Value::Object(body))
-    }
-
-    /// Returns the fingerprint of each command. A command that refers to
-    /// others (`$result[…]`, `$ref`) hashes theirs as well; equal ones are
-    /// told apart by their number.
-    #[must_use]
-    pub fn fingerprints(&self) -> Vec<String> {
-        let mut fingerprints: Vec<String> = Vec::new();
-        for (index, command) in self.commands.iter().enumerate() {
-            let mut form = command.call.fingerprint();
-            let text = command.call.params.to_string();
-            if text.contains("$result") || text.contains("$ref") {
-                for (earlier, fingerprint) in self.commands[..index].iter().zip(&fingerprints) {
-                    if text.contains(earlier.name.as_str()) {
-                        form.push_str(fingerprint);
-                    }
-                }
-                form = json::sha256_hex(&form);
-            }
-            fingerprints.push(form);
-        }
-        fingerprints
     }
 }
 

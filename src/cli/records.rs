@@ -22,6 +22,10 @@ pub(super) fn ledger(command: &LedgerCommand, global: &Global, host: &mut Host) 
     let mut connected = connect(settings, host)?;
     let principal = pipeline::principal(&mut connected.session)?;
     let ledger = connected.session.ledger(&principal);
+    let ledger = match command {
+        LedgerCommand::List { .. } => &ledger,
+        LedgerCommand::Show { key } | LedgerCommand::Forget { key } | LedgerCommand::Resolve { key, .. } => ledger.holding(key),
+    };
     let value = match command {
         LedgerCommand::List { all } => {
             json!({"schema": "b24.ledger/1", "portal": connected.session.identity, "records": ledger.list(*all)?})

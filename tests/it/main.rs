@@ -11,6 +11,7 @@ mod bypass_setup; // by profile, environment and files
 mod call; // what one call does, for its user
 mod canary; // looks for secrets where none may be
 mod catalog; // the embedded facts are current
+mod choices; // choices that one number decides
 mod crashes; // kill -9 at every point and any moment
 mod curl; // what --curl prints, run by a shell
 mod damage; // damaged state: nothing twice, nothing lost in silence
@@ -24,6 +25,7 @@ mod gate_property; // what holds for every method and spelling
 mod identity; // what makes two writes the same
 mod inbox_damage; // damage to every file of an inbox
 mod inbox_damage_listen; // of a receiver, and of those that run
+mod identity_property; // one call, one fingerprint
 mod kept; // what must hold after everything
 mod listen; // online events, end to end
 mod listen_crowd; // who says nothing in front of the receiver
@@ -49,6 +51,7 @@ mod replays; // answers that were not kept
 mod secrets; // no secret comes out
 mod secrets_spelled; // in whatever spelling
 mod secrets_wire; // nor from portals that are not there or repeat it
+mod spellings; // one write in every spelling
 mod tidy; // rules about the source
 mod trigger; // events for handlers of one's own
 mod unseen; // no character that prints nothing comes out raw

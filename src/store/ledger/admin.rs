@@ -83,6 +83,9 @@ impl Ledger {
         for name in self.missing_records()? {
             records.push(serde_json::json!({"record": name, "state": "missing", "at": null}));
         }
+        for ledger in &self.earlier {
+            records.extend(ledger.list(all)?);
+        }
         records.sort_by_key(|value| std::cmp::Reverse(value["at"].as_str().unwrap_or_default().to_owned()));
         Ok(records)
     }

@@ -193,7 +193,7 @@ impl Ledger {
             others.push(self.record_name(&Key::Auto(1).text(&write.fingerprint)));
         }
         for other in others.iter().filter(|other| *other != name && !siblings.contains(other)) {
-            if let Err(error) = self.check_other(other, &write.fingerprint) {
+            if let Err(error) = self.check_other(other, write) {
                 if let Some(mark) = mark {
                     mark.remove();
                 }
@@ -204,6 +204,11 @@ impl Ledger {
         Ok(mark)
     }
 
+    /// Returns the marked records of a fingerprint.
+    pub(super) fn marked(&self, fingerprint: &str) -> Result<Vec<String>, StoreError> {
+        self.marks(fingerprint).read()
+    }
+
     fn marks(&self, fingerprint: &str) -> Marks {
         let scope = json::sha256_hex(format!("b24-open-v1\0{}\0{}\0{fingerprint}", self.portal, self.principal));
         Marks { path: self.folder.join("open").join(scope), ledger: self.folder.join("ledger") }
@@ -212,9 +217,9 @@ impl Ledger {
     /// Refuses when the record is one of this write and somebody holds it or
     /// its outcome is unknown. The key of a mark that was left behind may stand
     /// for another write by now.
-    fn check_other(&self, name: &str, fingerprint: &str) -> Result<(), LedgerError> {
+    pub(super) fn check_other(&self, name: &str, write: &Write) -> Result<(), LedgerError> {
         let path = self.record_path(name);
-        let is_same = |record: &Record| record.claim().is_none_or(|claim| claim.fingerprint.is_empty() || claim.fingerprint == fingerprint);
+        let is_same = |record: &Record| record.claim().is_none_or(|claim| claim.fingerprint.is_empty() || write.has_fingerprint(&claim.fingerprint));
         match Locked::try_open_existing(&path, Mode::Shared)? {
             Existing::Absent => match self.was_dispatched(name)? {
                 false => Ok(()),

@@ -28,6 +28,7 @@
 pub mod admin;
 pub mod chain;
 mod claim;
+mod earlier;
 mod marks;
 pub mod record;
 mod refusal;
@@ -96,6 +97,8 @@ pub struct Write {
     pub key: Key,
     /// What makes two calls the same write.
     pub fingerprint: String,
+    /// The same as earlier versions put it, whose records still count.
+    pub legacy_fingerprint: Option<String>,
     /// The method.
     pub method: String,
     /// The API generation.
@@ -165,6 +168,8 @@ pub struct Ledger {
     principal: String,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    /// The same user's ledgers under other names of the portal.
+    earlier: Vec<Ledger>,
 }
 
 /// What a record's state means for a new attempt.
@@ -186,7 +191,7 @@ impl Ledger {
     /// Opens the ledger of a user of a portal. Nothing is created yet.
     #[must_use]
     pub fn new(folder: PathBuf, portal: String, principal: String, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Ledger {
-        Ledger { folder, portal, principal, clock, random }
+        Ledger { folder, portal, principal, clock, random, earlier: Vec::new() }
     }
 
     /// Returns the name of the record of a key.
@@ -215,6 +220,9 @@ impl Ledger {
     }
 
     fn claim_record(&self, write: &Write, name: &str, siblings: &[String], reuse: &Reuse) -> Result<Claimed, LedgerError> {
+        if let Some(done) = self.ask_earlier(write, siblings, reuse)? {
+            return Ok(Claimed::Done(done));
+        }
         let path = self.record_path(name);
         self.create_folders(&path)?;
         let owned = match self.create(write, name, &path)? {
@@ -342,7 +350,7 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
     let (Some(claim), Some(last)) = (record.claim(), record.last()) else { return Decision::Orphan };
     // A record that a person wrote anew after the loss of the old one may not
     // know what it was about.
-    if !claim.fingerprint.is_empty() && claim.fingerprint != write.fingerprint {
+    if !claim.fingerprint.is_empty() && !write.has_fingerprint(&claim.fingerprint) {
         return Decision::Refuse(LedgerError::KeyReused { record: record_name, method: claim.method.clone() });
     }
     let is_auto = matches!(write.key, Key::Auto(_));
@@ -352,11 +360,13 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
         Key::Given(_) | Key::Auto(_) | Key::Once(_) => (reuse.skip, reuse.retry_failed),
     };
     let reuse = &Reuse { skip, retry_failed, ..reuse.clone() };
+    // A claim that goes on bears the fingerprint that others look for.
+    let go_on = if claim.fingerprint == write.fingerprint { Decision::Continue } else { Decision::Anew };
     match last {
-        Line::C(_) | Line::N(_) => Decision::Continue,
+        Line::C(_) | Line::N(_) => go_on,
         Line::D(_) => Decision::Orphan,
         Line::U(_) | Line::O(_) => Decision::Refuse(LedgerError::Unknown { record: record_name }),
-        Line::F(_) if is_auto || reuse.retry_failed || reuse.skip => Decision::Continue,
+        Line::F(_) if is_auto || reuse.retry_failed || reuse.skip => go_on,
         Line::F(line) => {
             let kind = Code::ALL.iter().copied().find(|code| code.text() == line.kind).unwrap_or(Code::ApiError);
             Decision::Refuse(LedgerError::RefusedBefore { record: record_name, kind, code: line.code.clone(), text: line.text.clone() })
@@ -367,8 +377,7 @@ fn decide(record: &Record, name: &str, write: &Write, reuse: &Reuse, clock: &dyn
             decide_done(done, write, reuse, clock)
         }
         Line::R(line) => match line.verdict {
-            Verdict::NotExecuted if claim.fingerprint.is_empty() => Decision::Anew,
-            Verdict::NotExecuted => Decision::Continue,
+            Verdict::NotExecuted => go_on,
             Verdict::Executed => {
                 let done = Done { record: record_name, at: line.at.clone(), answer: None, digest: None, ids: None };
                 decide_done(done, write, reuse, clock)
