@@ -82,7 +82,31 @@ impl Portal {
     /// Returns whether the portal is on this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost" || ["localhost:", "127.", "[::1]"].iter().any(|start| self.host.starts_with(start))
+        is_this_machine(&self.host)
+    }
+
+    /// Returns what the portal is called in every record: its host, and for one
+    /// on this machine one name, whatever address it is reached at.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        identity_of(&self.host)
+    }
+}
+
+/// Returns the identity of the portal with this host and port.
+#[must_use]
+pub fn identity_of(host: &str) -> String {
+    if !is_this_machine(host) {
+        return host.to_owned();
+    }
+    let behind = host.rsplit(']').next().unwrap_or_default();
+    behind.rsplit_once(':').map_or_else(|| "127.0.0.1".to_owned(), |(_, port)| format!("127.0.0.1:{port}"))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.starts_with("localhost:") || host == "[::1]" || host.starts_with("[::1]:") || {
+        let name = host.split(':').next().unwrap_or_default();
+        name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
     }
 }
 
@@ -168,6 +192,20 @@ mod tests {
         }
         assert_eq!(Portal::parse("http://127.1:8080").unwrap().origin(), "http://127.0.0.1:8080");
         assert_eq!(Portal::parse("пример.рф").unwrap().host(), "xn--e1afmkfd.xn--p1ai");
+    }
+
+    #[test]
+    fn a_portal_on_this_machine_has_one_identity() {
+        for host in ["localhost:80", "LOCALHOST.:80", "127.0.0.1:80", "127.1:80", "[::1]:80", "[0:0:0:0:0:0:0:1]:80", "127.0.0.2:80"] {
+            assert_eq!(Portal::parse(&format!("https://{host}")).unwrap().identity(), "127.0.0.1:80", "{host}");
+            assert_ne!(Portal::parse(&format!("https://{host}81")).unwrap().identity(), "127.0.0.1:80", "{host}");
+        }
+        for host in ["localhost", "[::1]", "127.0.0.1:443"] {
+            assert_eq!(Portal::parse(host).unwrap().identity(), "127.0.0.1", "{host}");
+        }
+        for host in ["127.0.0.1.example", "localhost.example:80", "[::2]:80", "acme.bitrix24.ru"] {
+            assert_eq!(Portal::parse(host).unwrap().identity(), host);
+        }
     }
 
     #[test]

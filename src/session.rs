@@ -10,14 +10,13 @@ use crate::settings::Settings;
 use crate::store::audit::AuditLog;
 use crate::store::ledger::Ledger;
 use crate::store::limiter::Limiter;
-use crate::store::locked::{self, StoreError};
 use crate::store::operating::Operating;
 use crate::store::retry_budget::RetryBudget;
-use crate::store::{create_folder, temporary_name};
 use crate::wire::auth::{Authorizer, RefreshTools};
 use crate::wire::transport::Transport;
-use std::path::PathBuf;
 use std::sync::Arc;
+
+mod known_as;
 
 /// Which portal is called and what it is called in every record.
 pub struct Connection {
@@ -28,10 +27,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A portal whose identity is its host.
+    /// A portal whose identity follows from its host.
     #[must_use]
     pub fn to_portal(credential: Credential) -> Connection {
-        Connection { identity: credential.portal().host().to_owned(), credential }
+        Connection { identity: credential.portal().identity(), credential }
     }
 }
 
@@ -119,16 +118,17 @@ pub struct Session {
     /// Blinds values in the audit and seals plans.
     pub install_key: [u8; 32],
     transport: Option<Transport>,
-    folder: PathBuf,
+    /// Other identities under which earlier versions kept state of the portal.
+    earlier: Vec<String>,
 }
 
 impl Session {
     /// Opens a session; nothing is sent.
     pub fn open(settings: Settings, connection: Connection, tools: Tools) -> Result<Session, Failure> {
         settings.state.prepare()?;
+        let known = known_as::settle(&settings.state, &connection.identity, &tools)?;
+        let connection = Connection { identity: known.identity, ..connection };
         let folder = settings.state.portal(&connection.identity);
-        create_folder(&folder)?;
-        fix_identity(&folder, &connection.identity, &tools)?;
         let limiter = match &settings.pace {
             None => Limiter::off(),
             Some(pace) => {
@@ -152,7 +152,7 @@ impl Session {
             install_key: settings.state.install_key(tools.random.as_ref())?,
             identity: connection.identity,
             transport: None,
-            folder,
+            earlier: known.earlier,
             settings,
             tools,
         })
@@ -161,9 +161,13 @@ impl Session {
     /// Returns the ledger of a user of this portal.
     #[must_use]
     pub fn ledger(&self, principal: &Principal) -> Ledger {
-        let folder = self.settings.ledger_folder.as_ref().map_or_else(|| self.folder.clone(), |other| other.join(&self.identity));
+        let place = |identity: &str| match &self.settings.ledger_folder {
+            Some(other) => other.join(identity),
+            None => self.settings.state.portal(identity),
+        };
         let (clock, random) = (Arc::clone(&self.tools.clock), Arc::clone(&self.tools.random));
-        Ledger::new(folder, self.identity.clone(), principal.to_string(), clock, random)
+        let ledger = Ledger::new(place(&self.identity), self.identity.clone(), principal.to_string(), clock, random);
+        self.earlier.iter().fold(ledger, |ledger, name| ledger.with_earlier_name(place(name), name.clone()))
     }
 
     /// Makes the sender at first use: a replay needs none.
@@ -198,14 +202,4 @@ impl Session {
         self.authorizer.teach(&mut self.redactor);
         Ok(refreshed?)
     }
-}
-
-/// Writes down what a portal is called at first use.
-fn fix_identity(folder: &std::path::Path, identity: &str, tools: &Tools) -> Result<(), StoreError> {
-    let path = folder.join("portal.json");
-    if path.exists() {
-        return Ok(());
-    }
-    let row = serde_json::json!({"v": 1, "identity": identity, "first_used": host::timestamp(tools.clock.now())});
-    locked::create_durable(&path, row.to_string().as_bytes(), &temporary_name(tools.random.as_ref())).map(drop)
 }

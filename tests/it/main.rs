@@ -20,6 +20,7 @@ mod damage_old; // state of the last version
 mod damage_tokens; // tokens that were lost or changed
 mod discover; // what there is, without asking a portal
 mod disk; // full, broken and foreign disks
+mod earlier; // what earlier versions recorded
 mod faults; // every fault of the portal
 mod gate_property; // what holds for every method and spelling
 mod identity; // what makes two writes the same

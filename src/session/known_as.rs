@@ -1,0 +1,73 @@
+//! What a portal is called in its records, fixed at first use.
+//!
+//! Earlier versions took every name of this machine for a portal of its own.
+//! State that they left must go on counting, and its records bear the name of
+//! the portal in their own. So where there is such state and none under the
+//! present identity, the old name stays in use: `portal.json` under the present
+//! identity says so. Where there are several, the others are looked at before
+//! every write.
+
+use super::Tools;
+use crate::host;
+use crate::ids;
+use crate::store::locked::{self, StoreError};
+use crate::store::{StateDir, create_folder, temporary_name};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What a portal is called here.
+pub(super) struct Known {
+    /// The name under which everything is kept.
+    pub(super) identity: String,
+    /// Other names under which something may be found.
+    pub(super) earlier: Vec<String>,
+}
+
+/// Finds out what a portal is called, and writes it down at first use.
+pub(super) fn settle(state: &StateDir, identity: &str, tools: &Tools) -> Result<Known, StoreError> {
+    let path = state.portal(identity).join("portal.json");
+    let names = names_of(state, identity)?;
+    let fixed = match name_in(&path)? {
+        Some(name) => name,
+        None => {
+            let name = names.first().map_or(identity, String::as_str);
+            fix(&path, name, tools)?;
+            name_in(&path)?.unwrap_or_else(|| name.to_owned())
+        }
+    };
+    let mut earlier = names;
+    earlier.retain(|name| *name != fixed);
+    create_folder(&state.portal(&fixed))?;
+    Ok(Known { identity: fixed, earlier })
+}
+
+/// Returns the names, in order, that earlier versions gave to the portal with
+/// this identity.
+fn names_of(state: &StateDir, identity: &str) -> Result<Vec<String>, StoreError> {
+    if !identity.starts_with("127.") {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for folder in state.portals() {
+        if let Some(name) = name_in(&state.portal(&folder).join("portal.json"))?
+            && ids::identity_of(&name) == identity
+            && name != identity
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn name_in(path: &Path) -> Result<Option<String>, StoreError> {
+    let Some(bytes) = locked::read_if_exists(path)? else { return Ok(None) };
+    Ok(serde_json::from_slice::<Value>(&bytes).ok().and_then(|row| Some(row["identity"].as_str()?.to_owned())))
+}
+
+fn fix(path: &Path, name: &str, tools: &Tools) -> Result<(), StoreError> {
+    create_folder(path.parent().unwrap_or(path))?;
+    let row = json!({"v": 1, "identity": name, "first_used": host::timestamp(tools.clock.now())});
+    locked::create_durable(path, row.to_string().as_bytes(), &temporary_name(tools.random.as_ref())).map(drop)
+}
