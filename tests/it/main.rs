@@ -36,6 +36,8 @@ mod oauth; // one refresh for everybody, and no pair lost
 mod once; // many processes, one write
 mod pace; // the rate that all processes share
 mod plan_shown; // what a person reads of a plan
+mod php; // PHP judges what is sent
+mod php_limits; // what PHP would drop in silence
 mod plan_tricks; // tricks with saved plans
 mod plans; // saved plans: what they say is sent, once
 mod queue_campaign; // ten thousand events, none lost
