@@ -68,6 +68,15 @@ impl Credential {
     }
 }
 
+/// Where a credential was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Variables, or files that they name.
+    Environment,
+    /// A row of the configuration in use.
+    Row,
+}
+
 /// Why there is no usable credential.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
@@ -88,12 +97,12 @@ pub enum CredentialError {
     /// The portal's address is none.
     #[error("{0}")]
     Portal(#[from] PortalError),
-    /// Environment and profile name different portals.
-    #[error("the environment's credential is for {env}, the profile's portal is {profile}")]
+    /// A credential is used for another portal or server than its profile names.
+    #[error("the credential is used for {env}, but the profile names {profile}")]
     OtherPortal {
-        /// In the environment.
+        /// For what it would be used.
         env: String,
-        /// In the profile.
+        /// What the profile names.
         profile: String,
     },
     /// A file.
@@ -145,15 +154,15 @@ impl Sources<'_> {
     /// Finds the credential: the environment first, then the profile with its
     /// row in `credentials.toml`. A portal of a profile is never combined with
     /// a secret for another portal.
-    pub fn find(&self) -> Result<Credential, CredentialError> {
-        let from_env = self.in_environment()?;
+    pub fn find(&self) -> Result<(Credential, Origin), CredentialError> {
+        let from_env = self.in_environment()?.map(|credential| (credential, Origin::Environment));
         let Some(profile) = self.profile else { return from_env.ok_or(CredentialError::Nothing) };
         let Some(host) = &profile.portal else { return from_env.ok_or(CredentialError::Missing("`portal` of the profile")) };
         let portal = Portal::parse(host)?;
         match from_env {
-            Some(credential) if *credential.portal() == portal => Ok(credential),
-            Some(credential) => Err(CredentialError::OtherPortal { env: credential.portal().to_string(), profile: portal.to_string() }),
-            None => self.in_profile(profile, portal),
+            Some((credential, origin)) if *credential.portal() == portal => Ok((credential, origin)),
+            Some((other, _)) => Err(CredentialError::OtherPortal { env: other.portal().to_string(), profile: portal.to_string() }),
+            None => self.in_profile(profile, portal).map(|credential| (credential, Origin::Row)),
         }
     }
 
@@ -186,9 +195,10 @@ impl Sources<'_> {
         if access.is_none() && refresh.is_none() {
             return Err(CredentialError::Missing("B24_ACCESS_TOKEN or B24_REFRESH_TOKEN"));
         }
+        let of_profile = self.profile.and_then(|profile| profile.oauth_url.as_deref());
         Ok(Credential::OAuth(OAuth {
             portal,
-            server: Portal::parse(self.env.get("B24_OAUTH_URL").unwrap_or(DEFAULT_OAUTH))?,
+            server: Portal::parse(self.env.get("B24_OAUTH_URL").or(of_profile).unwrap_or(DEFAULT_OAUTH))?,
             client_id: self.env.get("B24_CLIENT_ID").map(str::to_owned),
             client_secret: self.secret("B24_CLIENT_SECRET", "B24_CLIENT_SECRET_FILE")?.map(Secret::new),
             given: pair(access.map(Secret::new), refresh.map(Secret::new)),
@@ -270,8 +280,8 @@ mod tests {
     fn find(variables: &[(&str, &str)], profile: Option<&Profile>) -> Result<Credential, CredentialError> {
         let env = Env::new(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let folder = tempfile::tempdir().unwrap();
-        let config = ConfigDir::new(folder.path().to_owned());
-        Sources { env: &env, cwd: Path::new("/"), config: &config, name: "acme", profile }.find()
+        let config = ConfigDir::read(folder.path().to_owned())?;
+        Sources { env: &env, cwd: Path::new("/"), config: &config, name: "acme", profile }.find().map(|(credential, _)| credential)
     }
 
     #[test]
@@ -319,9 +329,9 @@ mod tests {
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let env = Env::new([("B24_OAUTH_URL".to_owned(), "https://evil.example".to_owned())]);
         let profile = Profile { portal: Some("acme.example".to_owned()), auth: Some("oauth".to_owned()), ..Profile::default() };
-        let config = ConfigDir::new(folder.path().to_owned());
+        let config = ConfigDir::read(folder.path().to_owned()).unwrap();
         let sources = Sources { env: &env, cwd: Path::new("/"), config: &config, name: "acme", profile: Some(&profile) };
-        let Ok(Credential::OAuth(oauth)) = sources.find() else { panic!() };
+        let Ok((Credential::OAuth(oauth), Origin::Row)) = sources.find() else { panic!() };
         assert_eq!(oauth.server.origin(), DEFAULT_OAUTH);
     }
 }

@@ -2,6 +2,7 @@
 //! them from.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write;
 
 /// One variable: what it does and what it is when unset.
@@ -73,6 +74,12 @@ pub const FOREIGN: &[&str] = &[
     "HOME",
     "XDG_STATE_HOME",
     "XDG_CONFIG_HOME",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
     "CI",
     "NO_COLOR",
     "USER",
@@ -89,25 +96,60 @@ pub const FOREIGN: &[&str] = &[
 
 /// The environment as it was when the program started.
 #[derive(Debug, Clone, Default)]
-pub struct Env(BTreeMap<String, String>);
+pub struct Env {
+    variables: BTreeMap<String, String>,
+    unreadable: Vec<String>,
+}
 
 impl Env {
     /// Keeps the given variables.
     #[must_use]
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Env {
-        Env(variables.into_iter().collect())
+        Env { variables: variables.into_iter().collect(), unreadable: Vec::new() }
+    }
+
+    /// Keeps the variables of the system. One that is not UTF-8 is not passed
+    /// over where it could guard something: one of ours, or a folder that is
+    /// looked for things in, is remembered as unreadable; of another system
+    /// variable that b24 looks at, it is kept that it is set.
+    #[must_use]
+    pub fn of_the_system(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Env {
+        let mut env = Env::default();
+        for (name, value) in variables {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => {
+                    env.variables.insert(name, value);
+                }
+                (Ok(name), Err(value)) if must_be_text(&name) => {
+                    drop(value);
+                    env.unreadable.push(name);
+                }
+                (Ok(name), Err(value)) if FOREIGN.contains(&name.as_str()) => {
+                    env.variables.insert(name, value.to_string_lossy().into_owned());
+                }
+                (Err(name), _) if must_be_text(&name.to_string_lossy()) => env.unreadable.push(name.to_string_lossy().into_owned()),
+                (Ok(_) | Err(_), _) => {}
+            }
+        }
+        env
+    }
+
+    /// Returns the name of a variable that is set but cannot be read.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.first().map(String::as_str)
     }
 
     /// Returns a variable that is set and not blank, trimmed.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
     /// Returns whether a variable is set, even to nothing.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.variables.contains_key(name)
     }
 
     /// Returns whether a variable says yes: `1`, `true`, `yes` or `on`.
@@ -130,15 +172,20 @@ impl Env {
 
     /// Returns every variable with its value.
     pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Adds variables of an `--env-file`; the environment itself wins.
     pub fn add_missing(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
         for (name, value) in variables {
-            self.0.entry(name).or_insert(value);
+            self.variables.entry(name).or_insert(value);
         }
     }
+}
+
+/// Returns whether a variable must not be passed over when it cannot be read.
+fn must_be_text(name: &str) -> bool {
+    name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("B24_")) || name == "HOME" || name.starts_with("XDG_")
 }
 
 /// Returns the text of `.env.example`.

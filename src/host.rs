@@ -65,7 +65,7 @@ impl Host {
         Host {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            env: Env::new(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))),
+            env: Env::of_the_system(std::env::vars_os()),
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             stdin: Box::new(io::stdin()),
             out: Box::new(io::stdout()),

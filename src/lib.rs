@@ -56,6 +56,9 @@
 //!     second time, and what was lost is said (`damage.rs`, `ledger::model_tests`).
 //! 11. An inbox or a file of dead letters that lost lines is told (12), never
 //!     taken for a new one (`inbox_damage.rs`).
+//! 12. A locked guard is loosened by no option, variable, folder, profile or copy,
+//!     and what is loosened without a lock is in the audit (`lock_table.rs`,
+//!     `locks.rs`). What this cannot hold is listed in `settings/limits.rs`.
 //!
 //! # What went wrong elsewhere, and what stops it here
 //!

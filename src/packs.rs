@@ -103,9 +103,17 @@ pub struct Allowlist {
     extra: Vec<String>,
     patterns: Vec<Pattern>,
     classes: BTreeMap<Method, Risk>,
+    /// What must admit a method as well.
+    narrower: Vec<Allowlist>,
 }
 
 impl Allowlist {
+    /// Lets nothing pass but what another list admits as well, and raises
+    /// classes to that list's.
+    pub fn narrow(&mut self, other: Allowlist) {
+        self.narrower.push(other);
+    }
+
     /// Reads a comma-separated list of packs (empty: `core`; `none`: none) and
     /// a comma-separated list of further patterns.
     pub fn parse(packs: &str, extra: &str) -> Result<Allowlist, PacksError> {
@@ -166,13 +174,14 @@ impl Allowlist {
     /// Returns the class that the user's packs give a method.
     #[must_use]
     pub fn own_class(&self, method: &Method) -> Option<Risk> {
-        self.classes.get(method).copied()
+        let others = self.narrower.iter().filter_map(|other| other.own_class(method));
+        self.classes.get(method).copied().into_iter().chain(others).max()
     }
 
     /// Returns whether a method may be called.
     #[must_use]
     pub fn admits(&self, method: &Method) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(method))
+        self.patterns.iter().any(|pattern| pattern.matches(method)) && self.narrower.iter().all(|other| other.admits(method))
     }
 
     /// Returns the names of the enabled packs, sorted.

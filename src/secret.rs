@@ -43,6 +43,12 @@ impl Secret {
         self.0.expose_secret()
     }
 
+    /// Returns whether two are one.
+    #[must_use]
+    pub fn is(&self, other: &Secret) -> bool {
+        self.matches(other.expose())
+    }
+
     /// Returns whether a text from outside is this secret.
     ///
     /// Digests are compared, and in constant time: how long it takes tells

@@ -136,7 +136,7 @@ impl Session {
                 Limiter::new(place.join("limiter.bin"), *pace, Arc::clone(&tools.clock))
             }
         };
-        let mut redactor = Redactor::default();
+        let mut redactor = settings.redactor();
         connection.credential.secrets().iter().for_each(|secret| redactor.learn(secret));
         let portal = connection.credential.portal().clone();
         let authorizer = Authorizer::new(connection.credential, settings.state.place("tokens"))?;

@@ -3,9 +3,14 @@
 //!
 //! Order: option, environment, profile, built-in. A profile's `locked` list
 //! also covers the environment: who runs b24 may then not loosen what the
-//! profile says. Every guard that is loosened is named in the audit.
+//! profile says. Every guard that is loosened is named in the audit. Which
+//! profiles have a say is told in [`rules`]; what none of this can hold, in
+//! [`limits`].
 
+pub mod limits;
+mod own_files;
 mod resolver;
+mod rules;
 pub mod size;
 
 use crate::catalog::Api;
@@ -14,13 +19,16 @@ use crate::error::{Code, Coded};
 use crate::host::Host;
 use crate::ids::Portal;
 use crate::packs::{Allowlist, PacksError};
-use crate::secret::Redactor;
+use crate::secret::{Redactor, Secret};
 use crate::store::audit::AuditPlace;
-use crate::store::config::{ConfigDir, ConfigError};
+use crate::store::config::ConfigError;
+use crate::store::guard::Guard;
 use crate::store::limiter::Pace;
-use crate::store::{StateDir, StateError};
+use crate::store::{StateDir, StateError, home, tokens};
+pub use own_files::OwnFiles;
 use resolver::Resolver;
-use std::path::{Path, PathBuf};
+use rules::{Chosen, Configuration, Rules};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Name of the built-in profile.
@@ -40,6 +48,8 @@ pub struct Options {
     pub profile: Option<String>,
     /// `--config`.
     pub config: Option<PathBuf>,
+    /// `--env-file`, whose variables are in the environment already.
+    pub env_file: Option<PathBuf>,
     /// `--packs`.
     pub packs: Option<String>,
     /// `--method-allowlist`.
@@ -66,6 +76,10 @@ pub struct Options {
     pub no_idempotency: bool,
     /// `--auto-key`.
     pub auto_key: bool,
+    /// `--again`.
+    pub again: bool,
+    /// `--state-file` or `--dlq-file`.
+    pub moves_inbox: bool,
     /// `--no-mask-secrets`.
     pub no_mask_secrets: bool,
     /// `--rate`, which can only slow down.
@@ -122,6 +136,16 @@ pub struct Settings {
     /// How to authorise; `None` for the built-in portal. Not having one is an
     /// error only when something is to be sent.
     pub credential: Option<Result<Credential, CredentialError>>,
+    /// Every secret of ours: of all profiles and of the stored tokens.
+    pub secrets: Vec<Secret>,
+    /// Files that are never sent as data.
+    pub own_files: OwnFiles,
+    /// The configuration folder in use.
+    pub config_folder: PathBuf,
+    /// Whether the credential's row names the profiles that may use it.
+    pub is_bound: bool,
+    /// The locked guards, and who locks each.
+    pub locked: Vec<(Guard, String)>,
     /// The state folder.
     pub state: StateDir,
     /// What may be called.
@@ -162,15 +186,24 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns what masks the secrets of the configured credential, for what
-    /// is printed before there is a session.
+    /// Returns what masks every secret of ours, for what is printed before
+    /// there is a session.
     #[must_use]
     pub fn redactor(&self) -> Redactor {
         let mut redactor = Redactor::default();
         if let Some(Ok(credential)) = &self.credential {
             credential.secrets().iter().for_each(|secret| redactor.learn(secret));
         }
+        self.secrets.iter().for_each(|secret| redactor.learn(secret));
         redactor
+    }
+
+    /// Refuses what loosens a guard for once, if it is locked.
+    pub fn refuse_if_locked(&self, guard: Guard) -> Result<(), SettingsError> {
+        match self.locked.iter().find(|(locked, _)| *locked == guard) {
+            Some((_, profile)) => Err(SettingsError::Locked { profile: profile.clone(), guard }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -179,7 +212,8 @@ impl Settings {
 /// has seen. Nothing but a call may go to them.
 pub fn known_portals(options: &Options, host: &Host, settings: &Settings) -> Result<Vec<String>, SettingsError> {
     let mut known: Vec<String> = settings.credential.iter().flatten().map(|credential| credential.portal().host().to_owned()).collect();
-    let configured = ConfigDir::new(config_folder(options, host)).portals()?;
+    let configuration = Configuration::read(config_folder(options, host))?;
+    let configured = configuration.each().flat_map(|config| config.portals().map(str::to_owned)).collect::<Vec<_>>();
     let variables = ["B24_DOMAIN", "B24_WEBHOOK_URL", "B24_OAUTH_URL"].into_iter().filter_map(|name| host.env.get(name).map(str::to_owned));
     known.extend(
         configured.into_iter().chain(variables).filter_map(|text| Portal::parse(&text).ok()).map(|portal| portal.host().to_owned()),
@@ -212,14 +246,28 @@ pub enum SettingsError {
         /// What would fit.
         expected: &'static str,
     },
-    /// The profile locks the setting.
-    #[error("the profile {profile} locks {setting}")]
+    /// The profile locks the guard.
+    #[error("the profile {profile} locks {guard}: {}", guard.looser())]
     Locked {
         /// The profile.
         profile: String,
-        /// The setting.
-        setting: &'static str,
+        /// The guard.
+        guard: Guard,
     },
+    /// The credential is bound to other profiles.
+    #[error("the credential may be used under {allowed} only, not under {profile}")]
+    NotUnder {
+        /// The profile.
+        profile: String,
+        /// The ones that its row names.
+        allowed: String,
+    },
+    /// Two rules lock the state folder at different places.
+    #[error("the profiles that lock the state folder name different places")]
+    TwoPlaces,
+    /// The credential is bound to another portal.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// Packs.
     #[error(transparent)]
     Packs(#[from] PacksError),
@@ -235,7 +283,9 @@ impl Coded for SettingsError {
     fn code(&self) -> Code {
         match self {
             SettingsError::Value { .. } => Code::Usage,
-            SettingsError::Locked { .. } => Code::PolicyDenied,
+            SettingsError::Locked { .. } | SettingsError::NotUnder { .. } => Code::PolicyDenied,
+            SettingsError::TwoPlaces => Code::ConfigInvalid,
+            SettingsError::Credential(error) => error.code(),
             SettingsError::Packs(error) => error.code(),
             SettingsError::Config(error) => error.code(),
             SettingsError::State(error) => error.code(),
@@ -245,7 +295,9 @@ impl Coded for SettingsError {
     fn hint(&self) -> Option<String> {
         match self {
             SettingsError::Value { .. } => Some("b24 help env lists the variables, b24 call --help the options".to_owned()),
-            SettingsError::Locked { .. } => Some("Ask the person who keeps the profile".to_owned()),
+            SettingsError::Locked { .. } | SettingsError::NotUnder { .. } => Some("Ask the person who keeps the profile".to_owned()),
+            SettingsError::TwoPlaces => Some("Give them the same state-dir; b24 help profiles".to_owned()),
+            SettingsError::Credential(error) => error.hint(),
             SettingsError::Packs(error) => error.hint(),
             SettingsError::Config(error) => error.hint(),
             SettingsError::State(error) => error.hint(),
@@ -256,7 +308,8 @@ impl Coded for SettingsError {
 /// Makes the settings.
 pub fn resolve(options: &Options, host: &Host) -> Result<Settings, SettingsError> {
     let name = options.profile.clone().or_else(|| host.env.get("B24_PROFILE").map(str::to_owned));
-    let config = ConfigDir::new(config_folder(options, host));
+    let configuration = Configuration::read(config_folder(options, host))?;
+    let config = &configuration.used;
     let is_emulator = name.as_deref() == Some(EMULATOR);
     let profile = match &name {
         Some(_) if is_emulator => config.profile(EMULATOR, false)?,
@@ -268,30 +321,23 @@ pub fn resolve(options: &Options, host: &Host) -> Result<Settings, SettingsError
         (None, Some(_)) => "default".to_owned(),
         (None, None) => "env".to_owned(),
     };
-    let credential = (!is_emulator)
-        .then(|| Sources { env: &host.env, cwd: &host.cwd, config: &config, name: &profile_name, profile: profile.as_ref() }.find());
-    let profile = profile.unwrap_or_default();
-    Resolver {
-        own_packs: config.packs()?,
-        options,
-        env: &host.env,
-        cwd: &host.cwd,
-        name: profile_name,
-        profile,
-        loosened: Vec::new(),
-        notices: Vec::new(),
-    }
-    .finish(credential)
+    let credential =
+        (!is_emulator).then(|| Sources { env: &host.env, cwd: &host.cwd, config, name: &profile_name, profile: profile.as_ref() }.find());
+    let chosen = Chosen { name: &profile_name, profile: profile.as_ref(), credential: credential.as_ref() };
+    let rules = Rules::gather(&configuration, &chosen)?;
+    let resolver =
+        Resolver { options, env: &host.env, cwd: &host.cwd, rules, name: profile_name, loosened: Vec::new(), notices: Vec::new() };
+    let mut settings = resolver.finish(&configuration, credential)?;
+    settings.own_files.add_variables(&host.env, &host.cwd, options.env_file.as_deref());
+    settings.secrets = configuration.each().flat_map(|config| config.every_secret().cloned()).collect();
+    let usual = home::fixed_home().map(|home| home::default_state(home).join("tokens"));
+    let stores = [Some(settings.state.place("tokens")), usual];
+    settings.secrets.extend(stores.iter().flatten().flat_map(|folder| tokens::known_secrets(folder)));
+    Ok(settings)
 }
 
 fn config_folder(options: &Options, host: &Host) -> PathBuf {
-    if let Some(path) = &options.config {
-        return host.cwd.join(path);
-    }
-    match (host.env.get("B24_CONFIG"), host.env.get("XDG_CONFIG_HOME"), host.env.get("HOME")) {
-        (Some(path), _, _) => host.cwd.join(path),
-        (None, Some(base), _) => Path::new(base).join("b24"),
-        (None, None, Some(home)) => Path::new(home).join(".config/b24"),
-        (None, None, None) => PathBuf::from("/etc/b24"),
-    }
+    let named = options.config.clone().or_else(|| host.env.get("B24_CONFIG").map(PathBuf::from));
+    let found = named.map(|path| host.cwd.join(path)).or_else(|| home::config_folder(&host.env));
+    found.unwrap_or_else(|| PathBuf::from("/etc/b24"))
 }

@@ -3,7 +3,7 @@
 
 use crate::error::{Code, Failure};
 use crate::host::Host;
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use crate::store::config::read_secret;
 use std::io::Read;
 
@@ -20,8 +20,9 @@ pub(super) fn refuse_literal(option: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-/// Reads the token from where the option says.
-pub(super) fn read(option: &str, host: &mut Host) -> Result<Secret, Failure> {
+/// Reads the token from where the option says. Another secret of ours, out of
+/// a file that was named by mistake or on purpose, is none.
+pub(super) fn read(option: &str, ours: &Redactor, host: &mut Host) -> Result<Secret, Failure> {
     refuse_literal(Some(option))?;
     let text = match option {
         "-" if host.stdin_is_terminal => return Err(usage("--application-token - reads standard input, which is a terminal")),
@@ -33,6 +34,9 @@ pub(super) fn read(option: &str, host: &mut Host) -> Result<Secret, Failure> {
         }
         source => read_secret(&host.cwd.join(source.trim_start_matches('@')))?,
     };
+    if ours.finds(text.as_bytes()) {
+        return Err(Failure::new(Code::CredentialInParams, "the application token is another secret of b24"));
+    }
     checked(text)
 }
 

@@ -82,6 +82,9 @@ pub(super) enum Command {
         /// What to do
         #[arg(value_parser = ["status", "reset"], default_value = "status")]
         action: String,
+        /// Consent to a reset
+        #[arg(long)]
+        confirm_write: bool,
     },
     /// Say whether a method may be called here, and why not, offline
     Policy {
@@ -340,10 +343,13 @@ pub(super) enum Ledger {
         #[arg(long)]
         reason: String,
     },
-    /// Delete a record whose outcome is known
+    /// Delete a record whose outcome is known: the same write can then run again
     Forget {
         /// A key, auto:..., or at least 8 digits of the record
         key: String,
+        /// Consent to it
+        #[arg(long)]
+        confirm_destructive: bool,
     },
 }
 
@@ -418,7 +424,7 @@ impl ConsentArgs {
 
 impl Global {
     pub(super) fn options(&self) -> Options {
-        Options { profile: self.profile.clone(), config: self.config.clone(), ..Options::default() }
+        Options { profile: self.profile.clone(), config: self.config.clone(), env_file: self.env_file.clone(), ..Options::default() }
     }
 }
 
@@ -439,6 +445,7 @@ impl Call {
             idempotency_ttl_sec: self.repeat.idempotency_ttl_sec,
             no_idempotency: self.repeat.no_idempotency,
             auto_key: self.repeat.auto_key,
+            again: self.repeat.again,
             no_mask_secrets: self.guards.no_mask_secrets,
             rate: self.limits.rate,
             timeout: self.limits.timeout,

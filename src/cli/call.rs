@@ -53,7 +53,7 @@ pub(super) fn run(call: &Call, global: &Global, host: &mut Host, format: ErrorFo
     let Some(method) = &call.method else {
         return Err(Failure::new(Code::Usage, "no method is given").hint("Methods look like crm.lead.list").into());
     };
-    let params = params::read(call.request.params.as_deref(), &call.items, host)?;
+    let params = params::read(call.request.params.as_deref(), &call.items, &settings.own_files, host)?;
     let connector = label::given(call.request.auth_connector.as_ref(), host);
     let proposal = Proposal { name: method.clone(), params, api: call.api() };
     let proposal = label::add(proposal, connector.as_deref(), call.request.auth_connector.is_some())?;

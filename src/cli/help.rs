@@ -8,6 +8,7 @@ use crate::error::{Code, Exit, Failure};
 use crate::host::Host;
 use crate::output;
 use crate::packs;
+use crate::store::guard::Guard;
 use clap::CommandFactory;
 use serde_json::json;
 use std::fmt::Write;
@@ -30,7 +31,7 @@ pub(super) fn topic(topic: Option<&str>, host: &mut Host) -> Result<(), Stop> {
         Some("env") => variables(),
         Some("faults") => faults(),
         Some(name) => match (TOPICS.iter().find(|(topic, _)| *topic == name), Cli::command().find_subcommand_mut(name)) {
-            (Some((_, text)), _) => (*text).to_owned(),
+            (Some((_, text)), _) => text.replace("GUARDS\n", &guards()),
             (None, Some(command)) => command.render_long_help().to_string(),
             (None, None) => {
                 let names: Vec<&str> = TOPICS.iter().map(|(topic, _)| *topic).chain(["env", "exit-codes", "faults"]).collect();
@@ -55,6 +56,13 @@ pub(super) fn exit_codes() -> String {
         let _ = writeln!(text, "  {:<22} {:>3}  {}", code.text(), code.exit().status(), code.meaning());
     }
     text
+}
+
+fn guards() -> String {
+    Guard::ALL.iter().fold(String::new(), |mut text, guard| {
+        let _ = writeln!(text, "  {:<22} {}", guard.name(), guard.looser());
+        text
+    })
 }
 
 fn variables() -> String {

@@ -2,7 +2,7 @@
 
 use super::args::{Global, InboxArgs, Listen};
 use super::queue::{Owner, Place, Worker, handler, place};
-use super::{Stop, application_token, notices, printed};
+use super::{Stop, application_token, notices, printed, records};
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
@@ -23,15 +23,19 @@ const TOO_MANY: usize = 100_000;
 
 pub(super) fn run(args: &Listen, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
     args.application_token.iter().try_for_each(|option| application_token::refuse_literal(Some(option)))?;
-    let options = global.options();
+    let moves_inbox = args.state_file.is_some() || args.dlq_file.is_some();
+    let options = Options { moves_inbox, ..global.options() };
     let settings = settings::resolve(&options, host)?;
-    let mut tokens = given_tokens(args, host)?;
+    let mut tokens = given_tokens(args, &settings, host)?;
     crate::interrupt::watch();
     notices(&settings, host, format);
     if args.forward_to.is_none() {
         handler(&args.handler)?;
     }
     let target = target(args, &options, &settings, host)?;
+    if moves_inbox {
+        records::note_change(&settings, host, json!({"type": "inbox-moved"}))?;
+    }
     let (timeout, ca_file) = (settings.limits.timeout, settings.ca_file.clone());
     let mut owner = Owner::find(settings, host)?;
     if tokens.is_empty() {
@@ -85,10 +89,10 @@ fn look_for_room(inbox: &Path, health: &Health) {
 }
 
 /// Returns the tokens of the options, else the environment's.
-fn given_tokens(args: &Listen, host: &mut Host) -> Result<Vec<Secret>, Failure> {
+fn given_tokens(args: &Listen, settings: &Settings, host: &mut Host) -> Result<Vec<Secret>, Failure> {
     let mut tokens = Vec::new();
     for option in &args.application_token {
-        tokens.push(application_token::read(option, host)?);
+        tokens.push(application_token::read(option, &settings.redactor(), host)?);
     }
     if tokens.is_empty() {
         tokens.extend(application_token::from_env(host)?);

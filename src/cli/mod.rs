@@ -43,7 +43,7 @@ pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
     let mut redactor = Redactor::default();
     learn_variables(&mut redactor, &host.env);
     let mut format = error_format(None, host);
-    let result = parse(args, host).and_then(|cli| {
+    let result = readable(&args, host).and_then(|()| parse(args, host)).and_then(|cli| {
         format = error_format(cli.global.error_format.as_deref(), host);
         if let Some(path) = &cli.global.env_file {
             read_env_file(path, host)?;
@@ -93,7 +93,7 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
         Command::Plan { command } => call::plan_command(&command, &global, host, format),
         Command::Ledger { command } => records::ledger(&command, &global, host),
         Command::Audit { command } => records::audit(&command, &global, host, format),
-        Command::Limits { action } => records::limits(&action, &global, host),
+        Command::Limits { action, confirm_write } => records::limits(&action, confirm_write, &global, host),
         Command::Packs { command } => help::packs(command.as_ref(), host),
         Command::Policy { command } => policy::run(&command, &global, host),
         Command::Catalog { command } => inventory::run(&command, &global, host),
@@ -102,6 +102,21 @@ fn dispatch(cli: Cli, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> 
         Command::Trigger(args) => trigger::run(&args, &global, host, format),
         Command::Emulator { command } => emulator::run(&command, &global, host, format),
         Command::Help { topic } => help::topic(topic.as_deref(), host),
+    }
+}
+
+/// Refuses what cannot be read: an argument or variable that is not UTF-8 might
+/// be the one that guards. Neither is quoted.
+fn readable(args: &[OsString], host: &Host) -> Result<(), Stop> {
+    if let Some(name) = host.env.unreadable() {
+        let text = format!("the variable {} is not UTF-8", crate::method::shown(name));
+        return Err(Failure::new(Code::Usage, text).hint("Unset it, or set it to text; b24 help env lists the variables").into());
+    }
+    match args.iter().position(|arg| arg.to_str().is_none()) {
+        Some(number) => Err(Failure::new(Code::Usage, format!("argument {number} is not UTF-8"))
+            .hint("Values of other bytes go into a file as JSON; see b24 help params")
+            .into()),
+        None => Ok(()),
     }
 }
 

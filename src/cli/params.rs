@@ -12,34 +12,47 @@
 //! The separator is the first `=`, `:=` or `@` behind the last closing bracket
 //! of the key, so that `'filter[>=DATE]=x'` and `'filter[@ID][]=5'` work. A
 //! plain value is never a file, an address or a template.
+//!
+//! A file is read only if it is a regular one of no more than 64 MB, and none
+//! of ours: configuration, state and secrets are not data.
 
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::json;
+use crate::settings::OwnFiles;
+use crate::store::given::{GivenError, LONGEST_VALUE, read_given_file, read_stream};
 use serde_json::{Map, Value};
-use std::io::Read;
 use std::path::Path;
 
 /// Parts of a key, as many as JSON may have levels.
 const DEEPEST: usize = 128;
 
+/// Where files of values are looked for, and which may not be any.
+#[derive(Clone, Copy)]
+pub(super) struct Files<'a> {
+    pub(super) cwd: &'a Path,
+    pub(super) own: &'a OwnFiles,
+}
+
 /// Reads all parameters of a call.
-pub(super) fn read(params: Option<&str>, items: &[String], host: &mut Host) -> Result<Value, Failure> {
+pub(super) fn read(params: Option<&str>, items: &[String], own: &OwnFiles, host: &mut Host) -> Result<Value, Failure> {
+    let cwd = host.cwd.clone();
+    let files = Files { cwd: &cwd, own };
     let mut value = match params {
         None => Value::Object(Map::new()),
         Some("-") => parse(&stdin(host)?, "standard input")?,
         Some(text) => match text.strip_prefix('@') {
-            Some(path) => parse(&file(path, &host.cwd)?, path)?,
+            Some(path) => parse(&files.text(path)?, path)?,
             None => parse(text, "--params")?,
         },
     };
-    apply(&mut value, items, &host.cwd)?;
+    apply(&mut value, items, files)?;
     Ok(value)
 }
 
 /// Adds items to a value, from left to right.
-pub(super) fn apply(value: &mut Value, items: &[String], cwd: &Path) -> Result<(), Failure> {
-    items.iter().enumerate().try_for_each(|(index, item)| add(value, (index + 1, item), cwd))
+pub(super) fn apply(value: &mut Value, items: &[String], files: Files) -> Result<(), Failure> {
+    items.iter().enumerate().try_for_each(|(index, item)| add(value, (index + 1, item), files))
 }
 
 /// Returns whether the value of an item comes from a file.
@@ -60,18 +73,29 @@ fn stdin(host: &mut Host) -> Result<String, Failure> {
     if host.stdin_is_terminal {
         return Err(usage("--params - reads standard input, which is a terminal".to_owned()));
     }
-    let mut text = String::new();
-    host.stdin.read_to_string(&mut text).map_err(|error| usage(format!("standard input cannot be read: {error}")))?;
-    Ok(text)
+    let bytes = read_stream(&mut host.stdin, LONGEST_VALUE).map_err(|error| unreadable(&error))?;
+    String::from_utf8(bytes).map_err(|_| usage("standard input is not UTF-8".to_owned()))
 }
 
-fn file(path: &str, cwd: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(cwd.join(path)).map_err(|error| usage(format!("the file {path} cannot be read: {error}")))
+impl Files<'_> {
+    /// Reads a file whose text is sent.
+    fn text(&self, path: &str) -> Result<String, Failure> {
+        let given = read_given_file(&self.cwd.join(path), LONGEST_VALUE).map_err(|error| unreadable(&error))?;
+        if self.own.holds(&given) {
+            return Err(Failure::new(Code::CredentialInParams, format!("the file {path} belongs to b24 or to the system and is not sent"))
+                .hint("Configuration, state and secrets are no data; name a file with the value"));
+        }
+        given.into_text().map_err(|error| unreadable(&error))
+    }
+}
+
+fn unreadable(error: &GivenError) -> Failure {
+    usage(error.to_string())
 }
 
 /// Adds one item to the parameters. A wrong item is named by its number: what
 /// stands there by mistake may be a secret.
-fn add(params: &mut Value, (number, item): (usize, &str), cwd: &Path) -> Result<(), Failure> {
+fn add(params: &mut Value, (number, item): (usize, &str), files: Files) -> Result<(), Failure> {
     let malformed = || usage(format!("item {number} is not key=text, key:=json, key[]=text, key@file or key:=@file"));
     let (key, rest) = item.split_at(key_end(item).ok_or_else(malformed)?);
     let path = key_path(key).ok_or_else(malformed)?;
@@ -80,13 +104,13 @@ fn add(params: &mut Value, (number, item): (usize, &str), cwd: &Path) -> Result<
     }
     let value = if let Some(rest) = rest.strip_prefix(":=") {
         match rest.strip_prefix('@') {
-            Some(path) => parse(&file(path, cwd)?, path)?,
+            Some(path) => parse(&files.text(path)?, path)?,
             None => parse(rest, &format!("the value of {}", crate::method::shown(key)))?,
         }
     } else if let Some(text) = rest.strip_prefix('=') {
         Value::from(text)
     } else if let Some(path) = rest.strip_prefix('@') {
-        Value::from(file(path, cwd)?)
+        Value::from(files.text(path)?)
     } else {
         return Err(malformed());
     };
@@ -165,7 +189,7 @@ mod tests {
     fn built(start: Value, items: &[&str]) -> Result<Value, Failure> {
         let mut value = start;
         for item in items {
-            add(&mut value, (1, item), Path::new("/nonexistent"))?;
+            add(&mut value, (1, item), Files { cwd: Path::new("/nonexistent"), own: &OwnFiles::default() })?;
         }
         Ok(value)
     }

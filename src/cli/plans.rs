@@ -2,7 +2,7 @@
 //! plans, and nothing of files that are none.
 
 use super::args::Plan as PlanCommand;
-use super::{Stop, printed};
+use super::{Stop, printed, records};
 use crate::error::{Code, Failure};
 use crate::host::Host;
 use crate::ids::PlanId;
@@ -22,8 +22,12 @@ pub(super) fn run(command: &PlanCommand, settings: &Settings, host: &mut Host) -
             value["schema"] = json!("b24.plan-shown/1");
             (value, 0)
         }
-        PlanCommand::Cancel { id } => (cancel(&plans, id, host)?, 0),
+        PlanCommand::Cancel { id } => {
+            records::note_change(settings, host, json!({"type": "plan-cancelled", "plan_id": id}))?;
+            (cancel(&plans, id, host)?, 0)
+        }
         PlanCommand::Prune => {
+            records::note_change(settings, host, json!({"type": "plans-pruned"}))?;
             let pruned = plans.prune(host.clock.now())?;
             let ids: Vec<&str> = pruned.expired.iter().map(PlanId::as_str).collect();
             let kept: Vec<Value> = pruned.changed.iter().map(|id| json!({"plan_id": id.as_str(), "state": "changed"})).collect();

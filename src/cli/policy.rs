@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::method::Method;
 use crate::output;
 use crate::risk;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Settings, limits};
 use serde_json::{Value, json};
 
 pub(super) fn run(command: &PolicyCommand, global: &Global, host: &mut Host) -> Result<(), Stop> {
@@ -30,7 +30,9 @@ pub(super) fn run(command: &PolicyCommand, global: &Global, host: &mut Host) -> 
 
 fn answer(method: &Value, is_allowed: bool, gates: &Value, settings: &Settings) -> Value {
     json!({"schema": "b24.policy/1", "method": method, "allowed": is_allowed, "gates": gates, "profile": settings.profile,
-        "packs": settings.policy.allowlist.packs()})
+        "packs": settings.policy.allowlist.packs(), "read_only": settings.policy.read_only,
+        "locked": settings.locked.iter().map(|(guard, by)| json!({"guard": guard.name(), "by": by})).collect::<Value>(),
+        "not_held": limits::of(settings).iter().map(|limit| json!({"what": limit.name(), "text": limit.text()})).collect::<Value>()})
 }
 
 fn allowed(standing: &Standing, settings: &Settings) -> Value {

@@ -8,31 +8,56 @@ use crate::host::Host;
 use crate::output::{self, ErrorFormat};
 use crate::pipeline;
 use crate::session::{self, Session};
-use crate::settings;
+use crate::settings::{self, Settings};
 use crate::store::audit::{AuditLog, Durability, Tail, TailLine};
+use crate::store::guard::Guard;
 use crate::store::ledger::record::Verdict;
 use crate::store::locked::StoreError;
 use crate::store::patience;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
+/// Every command that changes state of ours, and what it asks for. The calls
+/// themselves are not listed: they pass the gate.
+///
+/// | command | consent | lock | audited before |
+/// |--|--|--|--|
+/// | `ledger forget` | a person, or `--confirm-destructive` | `no-idempotency` | `forget` |
+/// | `ledger resolve` | a person | none: it needs one | `resolve` |
+/// | `limits reset` | a person, or `--confirm-write` | `rate-limiter` | `limits-reset` |
+/// | `plan create`, `--plan-only` | none: a plan is executed with consent | `plan-file`, `plan-ttl` for place and life | at its execution |
+/// | `plan cancel` | none: it takes away | none | `plan-cancelled` |
+/// | `plan prune` | none: what it deletes cannot be executed any more | none | `plans-pruned` |
+/// | `queue dlq drop` | `--confirm-destructive` | `state-file` for the place | `dead-letters-dropped` |
+/// | `queue dlq retry` | none: a worker's handler was started for them | `state-file` | `dead-letters-retried` |
+/// | `queue work`, `listen` | standing: for exactly that | `state-file` | each call |
+/// | `emulator serve`, `trigger` in the built-in portal | none: a toy | none | none |
+///
+/// `queue bind` and `unbind` change the portal and are calls like others.
+/// Tests: `locks.rs`.
 pub(super) fn ledger(command: &LedgerCommand, global: &Global, host: &mut Host) -> Result<(), Stop> {
     let settings = settings::resolve(&global.options(), host)?;
+    if let LedgerCommand::Forget { confirm_destructive, .. } = command {
+        settings.refuse_if_locked(Guard::NoIdempotency)?;
+        let what = "the same write could then run again";
+        refuse_unconfirmed(*confirm_destructive, ("destructive", "--confirm-destructive"), what, host)?;
+    }
     let _patience = patience::begin(settings.limits.max_wait);
     let mut connected = connect(settings, host)?;
     let principal = pipeline::principal(&mut connected.session)?;
     let ledger = connected.session.ledger(&principal);
     let ledger = match command {
         LedgerCommand::List { .. } => &ledger,
-        LedgerCommand::Show { key } | LedgerCommand::Forget { key } | LedgerCommand::Resolve { key, .. } => ledger.holding(key),
+        LedgerCommand::Show { key } | LedgerCommand::Forget { key, .. } | LedgerCommand::Resolve { key, .. } => ledger.holding(key),
     };
     let value = match command {
         LedgerCommand::List { all } => {
             json!({"schema": "b24.ledger/1", "portal": connected.session.identity, "records": ledger.list(*all)?})
         }
         LedgerCommand::Show { key } => json!({"schema": "b24.ledger-record/1", "record": ledger.show(key)?}),
-        LedgerCommand::Forget { key } => {
-            let fields = json!({"type": "forget", "actor": session::actor(host), "portal": connected.session.identity, "key": key});
+        LedgerCommand::Forget { key, .. } => {
+            let fields = json!({"type": "forget", "actor": session::actor(host), "portal": connected.session.identity, "key": key,
+                "loosened": loosened(&connected.session.settings, Guard::NoIdempotency)});
             record(&connected.session, &fields)?;
             json!({"schema": "b24.ledger-forgotten/1", "record": ledger.forget(key)?})
         }
@@ -55,6 +80,38 @@ pub(super) fn ledger(command: &LedgerCommand, global: &Global, host: &mut Host) 
         }
     };
     printed(output::value(host, &value))
+}
+
+/// Lets pass what a person at a terminal does, or whom the flag of this
+/// invocation gives consent for.
+fn refuse_unconfirmed(is_given: bool, (risk, option): (&str, &str), what: &str, host: &Host) -> Result<(), Failure> {
+    if is_given || session::is_person(host) {
+        return Ok(());
+    }
+    Err(Failure::new(Code::ConfirmationRequired, format!("{what}, and that was not confirmed"))
+        .with("gate", json!({"risk": risk, "option": option}))
+        .hint("Show the user what it is about, and ask"))
+}
+
+/// Returns the guards that are loosened, one more among them.
+fn loosened(settings: &Settings, guard: Guard) -> Vec<&'static str> {
+    let mut names = settings.loosened.clone();
+    names.push(guard.name());
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Audits a change of state that needs no session, before it is made.
+pub(super) fn note_change(settings: &Settings, host: &Host, mut fields: Value) -> Result<(), Stop> {
+    settings.state.prepare()?;
+    fields["actor"] = Value::from(session::actor(host));
+    fields["profile"] = Value::from(settings.profile.as_str());
+    fields["loosened"] = Value::from(settings.loosened.clone());
+    let text = settings.redactor().redact_text(&fields.to_string());
+    let fields: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
+    let log = AuditLog::open(settings.audit.clone(), Arc::clone(&host.clock), Arc::clone(&host.random));
+    Ok(log.append(&fields, Durability::Durable, settings.limits.max_wait).map(drop)?)
 }
 
 /// Audits a change of what b24 knows, before it is made.
@@ -113,12 +170,20 @@ fn tail(tail: Tail, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
     Ok(())
 }
 
-pub(super) fn limits(action: &str, global: &Global, host: &mut Host) -> Result<(), Stop> {
+pub(super) fn limits(action: &str, is_confirmed: bool, global: &Global, host: &mut Host) -> Result<(), Stop> {
     let settings = settings::resolve(&global.options(), host)?;
     let _patience = patience::begin(settings.limits.max_wait);
+    if action == "reset" {
+        settings.refuse_if_locked(Guard::RateLimiter)?;
+        let what = "without its limit the portal may refuse everybody";
+        refuse_unconfirmed(is_confirmed, ("write", "--confirm-write"), what, host)?;
+    }
     let connected = connect(settings, host)?;
     let session = &connected.session;
     if action == "reset" {
+        let fields = json!({"type": "limits-reset", "actor": session::actor(host), "portal": session.identity,
+            "loosened": loosened(&session.settings, Guard::RateLimiter)});
+        record(session, &fields)?;
         session.limiter.reset()?;
     }
     let rate = session.limiter.status()?.map(|status| {

@@ -47,9 +47,9 @@ pub(super) fn run(args: &Trigger, global: &Global, host: &mut Host, format: Erro
     let is_built_in = settings.credential.is_none();
     let portals = settings::known_portals(&options, host, &settings)?;
     let target = Target::parse(to, &AllowList { hosts: args.allow_host.clone(), portals })?;
-    let payload = payload(&event, &args.items, Some(&target), host)?;
+    let payload = payload(&event, &args.items, Some(&target), (&settings, host))?;
     let (timeout, ca_file) = (settings.limits.timeout, settings.ca_file.clone());
-    let token = match token(args, &target, host)? {
+    let token = match token(args, &target, &settings, host)? {
         // Its events carry its own token.
         None if is_built_in && target.is_loopback() => connect(settings, host)?.application_token(),
         token => token,
@@ -87,7 +87,7 @@ fn raise(args: &Trigger, event: &str, settings: Settings, host: &mut Host) -> Re
     if args.items.iter().any(|item| item.contains('=') && !item.starts_with("data")) {
         return Err(usage("an event that is raised in the built-in portal takes items of data only").into());
     }
-    let payload = payload(event, &args.items, None, host)?;
+    let payload = payload(event, &args.items, None, (&settings, host))?;
     if args.dry_run {
         let plan = json!({"schema": "b24.trigger/1", "dry_run": true, "event": event, "to": "emulator", "count": args.count, "data": payload["data"]});
         return printed(output::value(host, &plan));
@@ -139,16 +139,16 @@ fn event(args: &Trigger) -> Result<String, Failure> {
 
 /// Reads the application token. Out of the environment it goes to handlers on
 /// this machine only.
-fn token(args: &Trigger, target: &Target, host: &mut Host) -> Result<Option<Secret>, Failure> {
+fn token(args: &Trigger, target: &Target, settings: &Settings, host: &mut Host) -> Result<Option<Secret>, Failure> {
     match args.application_token.as_deref() {
-        Some(option) => application_token::read(option, host).map(Some),
+        Some(option) => application_token::read(option, &settings.redactor(), host).map(Some),
         None if target.is_loopback() => application_token::from_env(host),
         None => Ok(None),
     }
 }
 
 /// Makes the event: what its family carries, then the items.
-fn payload(event: &str, items: &[String], target: Option<&Target>, host: &Host) -> Result<Value, Failure> {
+fn payload(event: &str, items: &[String], target: Option<&Target>, (settings, host): (&Settings, &Host)) -> Result<Value, Failure> {
     let mut shape = payloads::shape(event);
     let (id, items) = match items.split_first() {
         Some((first, rest)) if !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit()) => (Some(first), rest),
@@ -165,7 +165,7 @@ fn payload(event: &str, items: &[String], target: Option<&Target>, host: &Host) 
     if let Some(members) = payload.as_object_mut().filter(|_| WITHOUT_SUBSCRIPTION.contains(&event)) {
         members.shift_remove("event_handler_id");
     }
-    params::apply(&mut payload, items, &host.cwd)?;
+    params::apply(&mut payload, items, params::Files { cwd: &host.cwd, own: &settings.own_files })?;
     let Value::Object(given) = payload["auth"].take() else {
         return Err(usage("auth is an object, set by items such as auth[domain]=text"));
     };

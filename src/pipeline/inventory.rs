@@ -20,6 +20,9 @@ pub enum Question {
 }
 
 impl Question {
+    /// Every question.
+    pub const ALL: &[Question] = &[Question::Methods, Question::Scopes, Question::ScopesOfMethods];
+
     /// Returns the method that answers it.
     #[must_use]
     pub fn method(self) -> (&'static str, Api) {

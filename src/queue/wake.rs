@@ -18,5 +18,5 @@ pub fn wake(inbox: &Path, clock: &dyn Clock, random: &dyn Random) {
 
 /// Returns what changes when the workers of an inbox are woken.
 pub(super) fn mark(inbox: &Path) -> Option<Vec<u8>> {
-    std::fs::read(file(inbox)).ok()
+    locked::read_if_exists(&file(inbox)).ok().flatten()
 }

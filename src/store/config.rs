@@ -1,5 +1,13 @@
-//! `config.toml` (profiles, no secrets) and `credentials.toml` (mode 0600).
+//! `config.toml`: profiles and packs of one's own, no secrets.
+//!
+//! Both files of the folder are read once, at the start of a run. A file that
+//! somebody else could change is not read: it chooses portal, OAuth server and
+//! locks.
 
+use super::credentials::{Credentials, Row, Secrets};
+use super::given::{GivenError, LONGEST_SETTING, read_given_file};
+use super::guard::Guard;
+use super::trust::{Untrusted, refuse_changeable};
 use crate::error::{Code, Coded};
 use crate::packs::UserPack;
 use crate::secret::Secret;
@@ -7,22 +15,6 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// Settings that a profile can lock: neither an option nor the environment may
-/// then change them.
-pub const LOCKABLE: &[&str] = &[
-    "allow-unlisted",
-    "audit-file",
-    "idempotency-file",
-    "method-allowlist",
-    "no-audit",
-    "no-idempotency",
-    "no-mask-secrets",
-    "packs",
-    "plan-file",
-    "rate-limiter",
-    "state-dir",
-];
 
 /// One profile of `config.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -48,9 +40,11 @@ pub struct Profile {
     /// Changes go through saved plans only.
     #[serde(default)]
     pub require_plan: bool,
-    /// Settings that cannot be changed from outside.
+    /// Names of the guards that cannot be loosened from outside.
     #[serde(default)]
     pub locked: Vec<String>,
+    /// The state folder.
+    pub state_dir: Option<PathBuf>,
     /// Requests per second.
     pub rate: Option<f64>,
     /// Requests that may go at once.
@@ -59,7 +53,26 @@ pub struct Profile {
     pub repeat_window: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+impl Profile {
+    /// Returns whether it locks a guard.
+    #[must_use]
+    pub fn locks(&self, guard: Guard) -> bool {
+        self.locked.iter().any(|name| name == guard.name())
+    }
+
+    /// Refuses what cannot be meant.
+    pub(super) fn check(&self, name: &str) -> Result<(), String> {
+        if let Some(unknown) = self.locked.iter().find(|lock| Guard::parse(lock).is_none()) {
+            return Err(format!("{name} locks {}; lockable are {}", crate::method::shown(unknown), Guard::names()));
+        }
+        match &self.state_dir {
+            Some(path) if !path.is_absolute() => Err(format!("the state-dir of {name} is not an absolute path")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
     #[serde(default)]
@@ -68,40 +81,12 @@ struct ConfigFile {
     packs: BTreeMap<String, UserPack>,
 }
 
-/// The secrets of one profile in `credentials.toml`.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SecretsRow {
-    webhook_code: Option<String>,
-    access_token: Option<String>,
-    refresh_token: Option<String>,
-    client_secret: Option<String>,
-}
-
-/// The secrets of one profile.
-#[derive(Debug, Default)]
-pub struct Secrets {
-    /// The webhook's code.
-    pub webhook_code: Option<Secret>,
-    /// The OAuth access token.
-    pub access_token: Option<Secret>,
-    /// The OAuth refresh token.
-    pub refresh_token: Option<Secret>,
-    /// The OAuth application's secret.
-    pub client_secret: Option<Secret>,
-}
-
 /// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Given(#[from] GivenError),
     /// It is not what it should be. Never quotes the file: it may hold secrets.
     #[error("{} cannot be understood: {problem}", path.display())]
     Malformed {
@@ -113,6 +98,9 @@ pub enum ConfigError {
     /// Others can read or change it.
     #[error("{} can be read or changed by other users", .0.display())]
     Exposed(PathBuf),
+    /// Others can change it, or a folder above it.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// No such profile.
     #[error("there is no profile {name}; {known}")]
     UnknownProfile {
@@ -127,7 +115,9 @@ impl Coded for ConfigError {
     fn code(&self) -> Code {
         match self {
             ConfigError::UnknownProfile { .. } => Code::Usage,
-            ConfigError::Io { .. } | ConfigError::Malformed { .. } | ConfigError::Exposed(_) => Code::ConfigInvalid,
+            ConfigError::Given(_) | ConfigError::Malformed { .. } | ConfigError::Exposed(_) | ConfigError::Untrusted(_) => {
+                Code::ConfigInvalid
+            }
         }
     }
 
@@ -135,98 +125,138 @@ impl Coded for ConfigError {
         Some(match self {
             ConfigError::Exposed(path) => format!("chmod 600 {}", path.display()),
             ConfigError::UnknownProfile { .. } => "Profiles are sections [profiles.NAME] of config.toml; `emulator` is built in".to_owned(),
-            ConfigError::Io { .. } | ConfigError::Malformed { .. } => "b24 help profiles describes the files".to_owned(),
+            ConfigError::Untrusted(untrusted) => untrusted.hint(),
+            ConfigError::Given(_) | ConfigError::Malformed { .. } => "b24 help profiles describes the files".to_owned(),
         })
     }
 }
 
-/// The folder with both files.
-#[derive(Debug, Clone)]
-pub struct ConfigDir(PathBuf);
+/// The content of a configuration folder.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigDir {
+    folder: PathBuf,
+    file: ConfigFile,
+    credentials: Credentials,
+}
 
 impl ConfigDir {
-    /// Names the folder.
-    #[must_use]
-    pub fn new(path: PathBuf) -> ConfigDir {
-        ConfigDir(path)
-    }
-
-    /// Reads the user's own packs.
-    pub fn packs(&self) -> Result<BTreeMap<String, UserPack>, ConfigError> {
-        let path = self.0.join("config.toml");
-        Ok(read(&path)?.map(|text| parse::<ConfigFile>(&path, &text)).transpose()?.unwrap_or_default().packs)
-    }
-
-    /// Reads the addresses of every profile: portals and authorization servers.
-    pub fn portals(&self) -> Result<Vec<String>, ConfigError> {
-        let path = self.0.join("config.toml");
-        let file: ConfigFile = read(&path)?.map(|text| parse(&path, &text)).transpose()?.unwrap_or_default();
-        Ok(file.profiles.into_values().flat_map(|profile| [profile.portal, profile.oauth_url]).flatten().collect())
-    }
-
-    /// Reads one profile; `None` when there is no configuration of this name
-    /// and the caller did not ask for one.
-    pub fn profile(&self, name: &str, is_required: bool) -> Result<Option<Profile>, ConfigError> {
-        let path = self.0.join("config.toml");
-        let file: ConfigFile = match read(&path)? {
-            Some(text) => parse(&path, &text)?,
+    /// Reads both files; what is not there is empty.
+    pub fn read(folder: PathBuf) -> Result<ConfigDir, ConfigError> {
+        let path = folder.join("config.toml");
+        let file = match read_setting(&path)? {
+            Some(text) => {
+                refuse_changeable(&path)?;
+                parse(&path, &text)?
+            }
             None => ConfigFile::default(),
         };
-        if let Some(profile) = file.profiles.get(name) {
-            if let Some(unknown) = profile.locked.iter().find(|lock| !LOCKABLE.contains(&lock.as_str())) {
-                let problem = format!("profile {name} locks {}; lockable are {}", crate::method::shown(unknown), LOCKABLE.join(", "));
-                return Err(ConfigError::Malformed { path, problem });
-            }
-            return Ok(Some(profile.clone()));
+        let credentials = Credentials::read(&folder.join("credentials.toml"))?;
+        Ok(ConfigDir { folder, file, credentials })
+    }
+
+    /// Returns the folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns whether two folders are one, by whatever name.
+    #[must_use]
+    pub fn is_same_as(&self, other: &ConfigDir) -> bool {
+        let identity = |folder: &Path| std::fs::metadata(folder).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        self.folder == other.folder || (identity(&self.folder).is_some() && identity(&self.folder) == identity(&other.folder))
+    }
+
+    /// Returns whether there is anything in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.file.profiles.is_empty() && self.file.packs.is_empty() && self.credentials.rows().next().is_none()
+    }
+
+    /// Returns the user's own packs.
+    #[must_use]
+    pub fn packs(&self) -> &BTreeMap<String, UserPack> {
+        &self.file.packs
+    }
+
+    /// Returns the addresses of every profile: portals and authorization
+    /// servers.
+    pub fn portals(&self) -> impl Iterator<Item = &str> {
+        self.file.profiles.values().flat_map(|profile| [&profile.portal, &profile.oauth_url]).flatten().map(String::as_str)
+    }
+
+    /// Returns every profile with its name, checked.
+    pub fn profiles(&self) -> Result<Vec<(&str, &Profile)>, ConfigError> {
+        self.file.profiles.iter().map(|(name, profile)| self.checked(name, profile).map(|profile| (name.as_str(), profile))).collect()
+    }
+
+    /// Returns one profile; `None` when there is no configuration of this name
+    /// and the caller did not ask for one.
+    pub fn profile(&self, name: &str, is_required: bool) -> Result<Option<Profile>, ConfigError> {
+        if let Some(profile) = self.file.profiles.get(name) {
+            return self.checked(name, profile).cloned().map(Some);
         }
         if !is_required {
             return Ok(None);
         }
-        let mut known: Vec<&str> = file.profiles.keys().map(String::as_str).collect();
+        let mut known: Vec<&str> = self.file.profiles.keys().map(String::as_str).collect();
         known.push("emulator");
         Err(ConfigError::UnknownProfile { name: crate::method::shown(name), known: format!("there are: {}", known.join(", ")) })
     }
 
-    /// Reads the secrets of one profile; none when there are none.
+    fn checked<'a>(&self, name: &str, profile: &'a Profile) -> Result<&'a Profile, ConfigError> {
+        let path = || self.folder.join("config.toml");
+        profile.check(&format!("profile {name}")).map_err(|problem| ConfigError::Malformed { path: path(), problem })?;
+        Ok(profile)
+    }
+
+    /// Returns the secrets of one profile; none when there are none.
     pub fn secrets(&self, name: &str) -> Result<Secrets, ConfigError> {
-        let path = self.0.join("credentials.toml");
-        let Some(text) = read(&path)? else { return Ok(Secrets::default()) };
-        refuse_exposed(&path)?;
-        let mut rows: BTreeMap<String, SecretsRow> = parse(&path, &text)?;
-        let row = rows.remove(name).unwrap_or_default();
-        Ok(Secrets {
-            webhook_code: row.webhook_code.map(Secret::new),
-            access_token: row.access_token.map(Secret::new),
-            refresh_token: row.refresh_token.map(Secret::new),
-            client_secret: row.client_secret.map(Secret::new),
-        })
+        self.credentials.secrets(name)
+    }
+
+    /// Returns one row of the credentials.
+    #[must_use]
+    pub fn row(&self, name: &str) -> Option<&Row> {
+        self.credentials.rows().find(|(row, _)| *row == name).map(|(_, row)| row)
+    }
+
+    /// Returns the rows that hold one of these secrets.
+    pub fn rows_with<'a>(&'a self, secrets: &'a [Secret]) -> impl Iterator<Item = (&'a str, &'a Row)> {
+        self.credentials.rows().filter(move |(_, row)| row.every_secret().any(|own| secrets.iter().any(|other| own.is(other))))
+    }
+
+    /// Returns whether both folders hold one and the same file of credentials.
+    #[must_use]
+    pub fn shares_credentials_with(&self, other: &ConfigDir) -> bool {
+        self.credentials.identity().is_some() && self.credentials.identity() == other.credentials.identity()
+    }
+
+    /// Returns the secrets of every row.
+    pub fn every_secret(&self) -> impl Iterator<Item = &Secret> {
+        self.credentials.rows().flat_map(|(_, row)| row.every_secret())
     }
 }
 
-/// Reads a file that holds one secret.
+/// Reads a file that holds one secret, or variables among which one may be.
 pub fn read_secret(path: &Path) -> Result<String, ConfigError> {
-    let text = read(path)?.ok_or_else(|| ConfigError::Io { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() })?;
-    refuse_exposed(path)?;
-    Ok(text.trim().to_owned())
+    let given = read_given_file(path, LONGEST_SETTING)?;
+    if given.metadata.mode() & 0o077 != 0 {
+        return Err(ConfigError::Exposed(path.to_owned()));
+    }
+    refuse_changeable(path)?;
+    Ok(given.into_text()?.trim().to_owned())
 }
 
-fn read(path: &Path) -> Result<Option<String>, ConfigError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ConfigError::Io { path: path.to_owned(), source }),
+fn read_setting(path: &Path) -> Result<Option<String>, ConfigError> {
+    match read_given_file(path, LONGEST_SETTING) {
+        Ok(given) => Ok(Some(given.into_text()?)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn refuse_exposed(path: &Path) -> Result<(), ConfigError> {
-    let metadata = std::fs::metadata(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-    match metadata.mode() & 0o077 {
-        0 => Ok(()),
-        _ => Err(ConfigError::Exposed(path.to_owned())),
-    }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
         // The error's own text quotes the line, which may hold a secret.
         let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
@@ -245,13 +275,13 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn folder(config: &str, credentials: &str, mode: u32) -> (tempfile::TempDir, ConfigDir) {
+    fn folder(config: &str, credentials: &str, mode: u32) -> (tempfile::TempDir, Result<ConfigDir, ConfigError>) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         let path = folder.path().join("credentials.toml");
         std::fs::write(&path, credentials).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let config = ConfigDir::new(folder.path().to_owned());
+        let config = ConfigDir::read(folder.path().to_owned());
         (folder, config)
     }
 
@@ -259,8 +289,10 @@ mod tests {
     fn profiles_and_secrets_are_read() {
         let (_keep, config) =
             folder("[profiles.acme]\nportal='acme.example'\nuser=1\nlocked=['packs']", "[acme]\nwebhook_code='canary-1'", 0o600);
+        let config = config.unwrap();
         let profile = config.profile("acme", true).unwrap().unwrap();
         assert_eq!(profile.portal.as_deref(), Some("acme.example"));
+        assert!(profile.locks(Guard::Packs) && !profile.locks(Guard::NoAudit));
         assert_eq!(config.secrets("acme").unwrap().webhook_code.unwrap().expose(), "canary-1");
         assert!(config.profile("other", false).unwrap().is_none());
         assert!(matches!(config.profile("other", true), Err(ConfigError::UnknownProfile { .. })));
@@ -269,23 +301,23 @@ mod tests {
     #[test]
     fn an_exposed_or_malformed_file_is_refused_without_quoting_it() {
         let (_keep, config) = folder("", "[acme]\nwebhook_code='canary-1'", 0o644);
-        assert!(matches!(config.secrets("acme"), Err(ConfigError::Exposed(_))));
-        let (_keep, config) = folder("[profiles.acme]\nportall='x'", "[acme]\nwebhook_code=canary-1", 0o600);
-        assert!(!config.secrets("acme").unwrap_err().to_string().contains("canary"));
-        assert!(config.profile("acme", true).is_err());
-        for credentials in [
-            "acme='canary-1'",
-            "[acme]\ncanary-1='x'",
-            "[acme]\n'canary-1, expected '=1",
-            "['canary-1",
-            "[acme]\naccess_token=['canary-1']",
+        assert!(matches!(config.unwrap().secrets("acme"), Err(ConfigError::Exposed(_))));
+        let (_keep, config) = folder("[profiles.acme]\nuser=1", "[acme]\nwebhook_code=canary-1", 0o600);
+        assert!(!config.unwrap_err().to_string().contains("canary"));
+        for (config, credentials) in [
+            ("", "acme='canary-1'"),
+            ("", "[acme]\ncanary-1='x'"),
+            ("", "[acme]\n'canary-1, expected '=1"),
+            ("", "['canary-1"),
+            ("", "[acme]\naccess_token=['canary-1']"),
+            ("[profiles.acme]\nuser='canary-1'", ""),
         ] {
-            let (_keep, config) = folder("[profiles.acme]\nuser='canary-1'", credentials, 0o600);
-            for error in [config.secrets("acme").unwrap_err(), config.profile("acme", true).unwrap_err()] {
-                assert!(error.to_string().contains(" line ") && !error.to_string().contains("canary"), "{error}");
-            }
+            let error = folder(config, credentials, 0o600).1.unwrap_err();
+            assert!(error.to_string().contains(" line ") && !error.to_string().contains("canary"), "{error}");
         }
-        let (_keep, config) = folder("[profiles.acme]\nlocked=['all']", "", 0o600);
-        assert!(config.profile("acme", true).is_err());
+        for config in ["portall='x'", "locked=['all']", "state-dir='relative'"] {
+            let (_keep, config) = folder(&format!("[profiles.acme]\n{config}"), "", 0o600);
+            assert!(config.and_then(|config| config.profile("acme", true)).is_err());
+        }
     }
 }

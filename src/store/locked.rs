@@ -81,7 +81,7 @@ impl Coded for StoreError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            StoreError::Io { .. } => "Check that its folder exists, is yours and has room; B24_STATE_DIR moves the state folder".to_owned(),
+            StoreError::Io { .. } => "Check that its folder exists, is yours and has room".to_owned(),
             StoreError::Busy(_) => "Try again; --max-wait sets how long to wait".to_owned(),
             StoreError::Unusable { .. } => "Look at the file, then move it away; b24 leaves it as it is".to_owned(),
             StoreError::Lost { next, .. } => next.clone(),
@@ -364,15 +364,20 @@ pub fn open_if_exists(path: &Path) -> Result<Option<File>, StoreError> {
 
 fn open_file(path: &Path, create: bool) -> Result<File, StoreError> {
     crash::fault("store.open").map_err(StoreError::io("open", path))?;
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(create)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(no_follow())
+        .custom_flags(no_follow() | no_wait())
         .open(path)
-        .map_err(StoreError::io("open", path))
+        .map_err(StoreError::io("open", path))?;
+    // What is written to a device is not kept, whatever it answers.
+    match file.metadata().map_err(StoreError::io("read", path))?.is_file() {
+        true => Ok(file),
+        false => Err(StoreError::unusable(path, "is not a file")),
+    }
 }
 
 fn create_exclusive(path: &Path) -> Result<File, StoreError> {

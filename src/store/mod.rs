@@ -17,6 +17,10 @@
 
 pub mod audit;
 pub mod config;
+pub mod credentials;
+pub mod given;
+pub mod guard;
+pub mod home;
 pub mod ledger;
 pub mod limiter;
 pub mod locked;
@@ -25,9 +29,9 @@ pub mod patience;
 pub mod plans;
 pub mod retry_budget;
 pub mod tokens;
+pub mod trust;
 pub mod witness;
 
-use crate::env::Env;
 use crate::error::{Code, Coded};
 use crate::host::{Random, random_hex};
 use locked::{Locked, Mode, StoreError};
@@ -43,6 +47,9 @@ pub enum StateError {
     /// There is no place for it.
     #[error("there is no home folder to keep state in")]
     NoHome,
+    /// It is locked, and nothing says where it is but the environment.
+    #[error("the state folder is locked, but neither the profile nor the password database says where it is")]
+    NoFixedHome,
     /// Another user could change it.
     #[error("{} can be changed by other users", .0.display())]
     Shared(PathBuf),
@@ -57,14 +64,17 @@ pub enum StateError {
 impl Coded for StateError {
     fn code(&self) -> Code {
         match self {
-            StateError::NoHome | StateError::Shared(_) | StateError::Network(_) => Code::LocalState,
+            StateError::NoHome | StateError::NoFixedHome | StateError::Shared(_) | StateError::Network(_) => Code::LocalState,
             StateError::Store(error) => error.code(),
         }
     }
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            StateError::NoHome | StateError::Network(_) => "Set B24_STATE_DIR to a local folder of yours".to_owned(),
+            StateError::NoHome | StateError::Network(_) => {
+                "State stands on a local disk: in the home folder, or where state-dir of the profile says".to_owned()
+            }
+            StateError::NoFixedHome => "Ask the person who keeps the profile to set state-dir in it".to_owned(),
             StateError::Shared(path) => format!("Take write permission from group and others: chmod go-w {}", path.display()),
             StateError::Store(error) => return error.hint(),
         })
@@ -75,24 +85,46 @@ impl Coded for StateError {
 #[derive(Debug, Clone)]
 pub struct StateDir {
     root: PathBuf,
+    homes: Vec<PathBuf>,
 }
 
 impl StateDir {
-    /// Finds the state folder: `B24_STATE_DIR`, else the user's state folder.
-    /// Nothing is created.
-    pub fn find(env: &Env, cwd: &Path) -> Result<StateDir, StateError> {
-        let root = match env.get("B24_STATE_DIR") {
-            Some(path) => cwd.join(path),
-            None => user_folder().ok_or(StateError::NoHome)?.join("b24"),
-        };
-        Ok(StateDir { root })
+    /// Names the state folder. Nothing is created.
+    #[must_use]
+    pub fn at(root: PathBuf) -> StateDir {
+        StateDir { root, homes: home::fixed_home().map(Path::to_owned).into_iter().collect() }
+    }
+
+    /// Adds a folder that is taken for the user's home.
+    #[must_use]
+    pub fn within(mut self, home: Option<PathBuf>) -> StateDir {
+        self.homes.extend(home);
+        self
     }
 
     /// Creates the folder if needed and refuses one that cannot be trusted.
     pub fn prepare(&self) -> Result<(), StateError> {
         create_folder(&self.root)?;
-        refuse_shared(&self.root)?;
+        self.refuse_shared()?;
         refuse_network(&self.root)
+    }
+
+    /// Refuses a state folder that another user can change, and folders above it
+    /// through which it could be replaced. In the home folder and in `/var`
+    /// neither a group nor a sticky bit is an excuse: these are b24's own.
+    fn refuse_shared(&self) -> Result<(), StateError> {
+        let is_private_ground = |path: &Path| {
+            path == self.root
+                || self.homes.iter().any(|home| path.starts_with(home) && path != home)
+                || (path.starts_with("/var") && path != Path::new("/var") && path != Path::new("/var/tmp"))
+        };
+        for path in self.root.ancestors().filter(|path| is_private_ground(path)) {
+            let metadata = std::fs::metadata(path).map_err(StoreError::io("read", path))?;
+            if metadata.mode() & 0o022 != 0 {
+                return Err(StateError::Shared(path.to_owned()));
+            }
+        }
+        trust::refuse_changeable(&self.root).map_err(|trust::Untrusted(path)| StateError::Shared(path))
     }
 
     /// Returns the folder itself.
@@ -202,34 +234,10 @@ fn open_with_folder(path: &Path, mode: Mode, wait: Duration) -> Result<Locked, S
     }
 }
 
-fn user_folder() -> Option<PathBuf> {
-    let base = directories::BaseDirs::new()?;
-    base.state_dir().map_or_else(|| Some(base.data_local_dir().to_owned()), |state| Some(state.to_owned()))
-}
-
 /// Returns an id as a file name: letters, digits, dots, dashes and colons.
 #[must_use]
 pub fn file_name(id: &str) -> String {
     id.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':') { c } else { '_' }).collect()
-}
-
-/// Refuses a state folder, or a parent below the home folder or `/var`, that
-/// another user can write to.
-fn refuse_shared(root: &Path) -> Result<(), StateError> {
-    let home = directories::BaseDirs::new().map(|base| base.home_dir().to_owned());
-    let is_private_ground = |path: &Path| {
-        path == root
-            || home.as_ref().is_some_and(|home| path.starts_with(home) && path != home)
-            || (path.starts_with("/var") && path != Path::new("/var") && path != Path::new("/var/tmp"))
-    };
-    for path in root.ancestors().filter(|path| is_private_ground(path)) {
-        let metadata = std::fs::metadata(path).map_err(StoreError::io("read", path))?;
-        let me = rustix::process::geteuid().as_raw();
-        if metadata.mode() & 0o022 != 0 || (metadata.uid() != me && metadata.uid() != 0) {
-            return Err(StateError::Shared(path.to_owned()));
-        }
-    }
-    Ok(())
 }
 
 /// File system types whose locks or syncs may not reach other processes or the
@@ -251,8 +259,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn state(root: &Path) -> StateDir {
-        let env = Env::new([("B24_STATE_DIR".to_owned(), root.display().to_string())]);
-        StateDir::find(&env, Path::new("/")).unwrap()
+        StateDir::at(root.to_owned())
     }
 
     #[test]

@@ -216,6 +216,19 @@ impl Seen {
     }
 }
 
+/// How many files of tokens are looked at for secrets.
+const MOST_LINES: usize = 256;
+
+/// Returns the tokens of every line in a folder, so that none of them is sent
+/// or printed. What cannot be read here is refused where it is used.
+#[must_use]
+pub fn known_secrets(folder: &std::path::Path) -> Vec<Secret> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = entries.filter(|path| path.extension().is_some_and(|ending| ending == "json")).take(MOST_LINES);
+    let rows = files.filter_map(|path| serde_json::from_slice::<Row>(&locked::read_if_exists(&path).ok()??).ok());
+    rows.flat_map(|row| [Some(row.access_token), row.refresh_token]).flatten().map(Secret::new).collect()
+}
+
 impl Row {
     /// Returns whether a refresh token is one of this line, the newest
     /// included: who starts with it must not start a second line, because two

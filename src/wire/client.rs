@@ -10,6 +10,7 @@
 
 use super::answer::Answer;
 use crate::ids::Portal;
+use crate::store::given::{LONGEST_VALUE, read_given_file};
 use reqwest::{Client, ClientBuilder, Response};
 use std::path::Path;
 use std::sync::Arc;
@@ -96,7 +97,7 @@ pub(super) fn with_tls(builder: ClientBuilder, ca_file: Option<&Path>) -> Result
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = builder.tls_version_min(reqwest::tls::Version::TLS_1_2);
     let Some(path) = ca_file else { return Ok(builder) };
-    let pem = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let pem = read_given_file(path, LONGEST_VALUE).map_err(|error| error.to_string())?.into_bytes();
     let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(describe)?;
     Ok(builder.tls_certs_merge(certificates))
 }

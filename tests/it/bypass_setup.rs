@@ -11,7 +11,12 @@ const WRITE: [&str; 3] = ["crm.lead.add", "fields[TITLE]=x", "--confirm-write"];
 fn world(lines: &str) -> World {
     let world = World::new();
     let host = world.emulator.origin();
-    write_config(&world, "config.toml", &format!("[profiles.acme]\nportal = '{host}'\nuser = 1\n{lines}\n"), 0o600);
+    write_config(
+        &world,
+        "config.toml",
+        &format!("[profiles.acme]\nportal = '{host}'\nuser = 1\nstate-dir = '{}'\n{lines}\n", world.state().display()),
+        0o600,
+    );
     let code = world.emulator.access().admin().code.expose().to_owned();
     write_config(&world, "credentials.toml", &format!("[acme]\nwebhook_code = '{code}'\n"), 0o600);
     world

@@ -170,7 +170,7 @@ fn check(row: &Row, fate: Fate, case: &Case) {
 #[track_caller]
 fn sends_once_more(world: &World, case: &Case, options: &[&str]) {
     world.emulator.clear_faults();
-    let _ = world.run(&["limits", "reset"]).body(0);
+    let _ = world.run(&["limits", "reset", "--confirm-write"]).body(0);
     let _ = std::fs::remove_dir_all(world.state().join("portals").join(world.emulator.address().to_string()).join("operating"));
     let sent = case.run(world, &[&["--idempotency-key", KEY], options].concat());
     assert_eq!(sent.status, 0, "{}", sent.stderr);
@@ -221,7 +221,7 @@ fn blocks_every_key(world: &World, case: &Case, context: &str) {
         assert_eq!(case.run(world, options).error(8)["sent"], false, "{context} {options:?}");
     }
     assert_eq!(world.run(&["--execute-plan", &id, "--confirm-write"]).error(8)["sent"], false, "{context}");
-    assert_eq!(world.run(&["ledger", "forget", case.record]).status, 9, "{context}");
+    assert_eq!(world.run(&["ledger", "forget", case.record, "--confirm-destructive"]).status, 9, "{context}");
     let unattended = world.run(&["ledger", "resolve", case.record, "--as", "not-executed", "--reason", "x"]);
     assert_eq!(unattended.error(3)["kind"], "policy_denied", "{context}");
     assert_eq!(world.requests().len(), 1, "{context}");

@@ -52,7 +52,7 @@ fn a_plan_is_used_once_whatever_options_say() {
         assert_eq!(world.run(&[&execute, extra].concat()).error(9)["kind"], "plan_used", "{extra:?}");
     }
     assert_eq!(world.run(&["plan", "execute", &id, "--confirm-write"]).error(9)["kind"], "plan_used");
-    assert_eq!(world.run(&["ledger", "forget", &id]).error(9)["kind"], "plan_used");
+    assert_eq!(world.run(&["ledger", "forget", &id, "--confirm-destructive"]).error(9)["kind"], "plan_used");
     // In another ledger it would look unused.
     let elsewhere = world.run(&[&execute[..], &["--idempotency-file", "elsewhere"]].concat());
     assert_eq!(elsewhere.error(9)["kind"], "plan_foreign");

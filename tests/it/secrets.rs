@@ -163,7 +163,7 @@ fn a_secret_of_ours_is_not_repeated_wherever_it_is_typed() {
         &["crm.lead.list", "--method-allowlist", &code],
         &["plan", "show", &code],
         &["ledger", "show", &code],
-        &["ledger", "forget", &code],
+        &["ledger", "forget", &code, "--confirm-destructive"],
         &["help", &code],
         &["packs", "show", &code],
         &["emulator", "serve", "--fault", &code],

@@ -16,7 +16,7 @@ use std::sync::Arc;
 const SEED_FIELDS: &[&str] = &["tenant", "event", "message_id", "retry_count", "error", "payload", "ts"];
 
 pub(super) fn status(args: &InboxArgs, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<(), Stop> {
-    let owner = owner(global, host, format)?;
+    let owner = owner(args, global, host, format)?;
     let place = place(args, &owner, host);
     let dead = letters(&place, &owner, host).count()?;
     let mut value = json!({
@@ -44,7 +44,7 @@ pub(super) fn dead_letters(command: &DeadLetterCommand, global: &Global, host: &
         | DeadLetterCommand::Show { inbox, .. } => inbox,
         DeadLetterCommand::Retry(letters) | DeadLetterCommand::Drop { letters, .. } => &letters.inbox,
     };
-    let owner = owner(global, host, format)?;
+    let owner = owner(args, global, host, format)?;
     let place = place(args, &owner, host);
     let mut file = letters(&place, &owner, host);
     match command {
@@ -151,14 +151,14 @@ fn verify(file: &mut DeadLetters, host: &mut Host) -> Result<(), Stop> {
 }
 
 fn record(owner: &Owner, host: &Host, what: &str, ids: &[String]) -> Result<(), Stop> {
-    let fields = json!({"type": what, "actor": session::actor(host), "portal": owner.identity, "ids": ids});
+    let fields = json!({"type": what, "actor": session::actor(host), "portal": owner.identity, "ids": ids, "loosened": owner.loosened});
     let Value::Object(fields) = fields else { return Ok(()) };
     Ok(owner.record(&fields, host)?)
 }
 
 /// Finds the owner of the events, with the notices of the settings.
-fn owner(global: &Global, host: &mut Host, format: ErrorFormat) -> Result<Owner, Stop> {
-    let settings = settings::resolve(&global.options(), host)?;
+fn owner(args: &InboxArgs, global: &Global, host: &mut Host, format: ErrorFormat) -> Result<Owner, Stop> {
+    let settings = settings::resolve(&args.options(global.options()), host)?;
     notices(&settings, host, format);
     Owner::find(settings, host)
 }

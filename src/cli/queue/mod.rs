@@ -39,6 +39,13 @@ fn open(options: &Options, host: &mut Host, format: ErrorFormat) -> Result<Conne
     connect_as(Role::Application, settings, host)
 }
 
+impl InboxArgs {
+    /// Returns the options with whether the inbox is another than the usual.
+    fn options(&self, options: Options) -> Options {
+        Options { moves_inbox: self.state_file.is_some() || self.dlq_file.is_some(), ..options }
+    }
+}
+
 /// Finds the inbox and the dead letters that the options mean.
 pub(super) fn place(args: &InboxArgs, owner: &Owner, host: &Host) -> Place {
     let identity = owner.identity.as_str();

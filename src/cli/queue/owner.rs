@@ -26,6 +26,8 @@ pub(in crate::cli) struct Owner {
     pub(in crate::cli) state: StateDir,
     /// The token that events of the built-in portal carry.
     pub(in crate::cli) application_token: Option<Secret>,
+    /// The guards that were loosened, for the audit.
+    pub(super) loosened: Vec<&'static str>,
     audit: AuditPlace,
     max_wait: Duration,
 }
@@ -39,6 +41,7 @@ impl Owner {
             redactor: session.redactor.clone(),
             state: session.settings.state.clone(),
             application_token: connected.application_token(),
+            loosened: session.settings.loosened.clone(),
             audit: session.settings.audit.clone(),
             max_wait: session.settings.limits.max_wait,
         }
@@ -55,6 +58,7 @@ impl Owner {
             redactor: settings.redactor(),
             state: settings.state,
             application_token: None,
+            loosened: settings.loosened,
             audit: settings.audit,
             max_wait: settings.limits.max_wait,
         })

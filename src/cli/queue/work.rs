@@ -153,7 +153,7 @@ pub(super) fn run(args: &QueueWork, global: &Global, host: &mut Host, format: Er
     if args.application_token.is_some() {
         output::note(host, "notice", "application_token", "offline events carry no application token; it is checked by b24 listen", format);
     }
-    let mut connected = super::open(&args.guards.options(global), host, format)?;
+    let mut connected = super::open(&args.inbox.options(args.guards.options(global)), host, format)?;
     let owner = Owner::of(&connected);
     let place = super::place(&args.inbox, &owner, host);
     let until = match (args.once, args.until_empty) {

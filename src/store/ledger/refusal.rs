@@ -97,7 +97,9 @@ impl Coded for LedgerError {
             LedgerError::InProgress(_) => "Wait for the other process, or use --wait".to_owned(),
             LedgerError::KeyReused { .. } => "Use a new key for a new write".to_owned(),
             LedgerError::Unknown { record } | LedgerError::Damaged { record, .. } => look_and_resolve(record),
-            LedgerError::LooksRepeated { .. } => "If the repetition is meant, say --again".to_owned(),
+            LedgerError::LooksRepeated { .. } => {
+                "Ask the user whether the repetition is meant; b24 help safety says how a meant one is sent".to_owned()
+            }
             LedgerError::Abandoned(_) => "Use a new key if the write is wanted after all".to_owned(),
             LedgerError::RefusedBefore { .. } => {
                 "Correct the call and use a new key or plan; --retry-failed sends the same call again under a key".to_owned()
