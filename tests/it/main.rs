@@ -23,21 +23,26 @@ mod disk; // full, broken and foreign disks
 mod earlier; // what earlier versions recorded
 mod faults; // every fault of the portal
 mod gate_property; // what holds for every method and spelling
+mod given_files; // files and variables that a user names
+mod home; // a password database of one's own
 mod identity; // what makes two writes the same
+mod identity_property; // one call, one fingerprint
 mod inbox_damage; // damage to every file of an inbox
 mod inbox_damage_listen; // of a receiver, and of those that run
-mod identity_property; // one call, one fingerprint
 mod kept; // what must hold after everything
 mod listen; // online events, end to end
 mod listen_crowd; // who says nothing in front of the receiver
+mod lock_table; // every guard, and every way to loosen it
+mod locks; // what holds although somebody tries
 mod marks; // calls that a parameter makes destructive
 mod marks_property; // every row of their table, in every spelling
 mod oauth; // one refresh for everybody, and no pair lost
 mod once; // many processes, one write
 mod pace; // the rate that all processes share
-mod plan_shown; // what a person reads of a plan
+mod person; // a configuration at home, and who would like another
 mod php; // PHP judges what is sent
 mod php_limits; // what PHP would drop in silence
+mod plan_shown; // what a person reads of a plan
 mod plan_tricks; // tricks with saved plans
 mod plans; // saved plans: what they say is sent, once
 mod queue_campaign; // ten thousand events, none lost

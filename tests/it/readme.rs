@@ -125,3 +125,11 @@ fn the_table_of_exit_codes_is_the_programs() {
     let table = help.split("\n\n").next().unwrap();
     assert!(README.contains(table), "README.md has not this table:\n{table}");
 }
+
+#[test]
+fn what_is_not_held_is_said_in_the_programs_words() {
+    let words = README.split_whitespace().collect::<Vec<_>>().join(" ");
+    for limit in b24::settings::limits::Limit::ALL {
+        assert!(words.contains(limit.text()), "README.md does not say: {}", limit.text());
+    }
+}

@@ -1,6 +1,7 @@
 //! The harness: a temporary home, an emulator in this process, and the real
 //! binary run against it with an environment of nothing else.
 
+use crate::home::{can_live_elsewhere, living_in, testers_configuration};
 use b24::emulator::{Change, Emulator, Limits, Options, SeenRequest, changes};
 use b24::host::{SystemClock, SystemRandom};
 use serde_json::Value;
@@ -76,6 +77,12 @@ impl World {
             .env("B24_RATE_LIMITER_BURST", "250")
             .current_dir(self.home.path())
             .stdin(Stdio::null());
+        // The tester's own configuration must not govern the tests.
+        if testers_configuration().is_some() && can_live_elsewhere() {
+            let home = self.home.path().join("nobody");
+            command = living_in(&home, &command);
+            command.stdin(Stdio::null());
+        }
         command
     }
 
