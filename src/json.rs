@@ -238,6 +238,10 @@ fn string_end(text: &[u8], mut position: usize) -> usize {
     text.len()
 }
 
+/// Levels that are indented. With more, what is printed would grow with the
+/// square of an answer that is nothing but brackets.
+const DEEPEST_INDENT: usize = 64;
+
 struct DocumentWriter<'a, W> {
     layout: Layout,
     depth: usize,
@@ -295,7 +299,7 @@ impl<W: Write> DocumentWriter<'_, W> {
     fn line(&mut self) -> io::Result<()> {
         if self.layout == Layout::Pretty {
             self.out.write_all(b"\n")?;
-            for _ in 0..self.depth {
+            for _ in 0..self.depth.min(DEEPEST_INDENT) {
                 self.out.write_all(b"  ")?;
             }
         }
@@ -338,6 +342,12 @@ mod tests {
             written(document, Layout::Pretty, None),
             "{\n  \"b\": 10.10,\n  \"a\": [\n    12345678901234567890,\n    \"\\ud800\",\n    {},\n    []\n  ]\n}\n"
         );
+    }
+
+    #[test]
+    fn what_is_printed_grows_as_the_answer_does() {
+        let brackets = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+        assert!(written(&brackets, Layout::Pretty, None).len() < 40_000 * 200);
     }
 
     #[test]
