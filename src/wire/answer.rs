@@ -102,7 +102,7 @@ impl<'a> Reading<'a> {
     /// key stands twice.
     #[must_use]
     pub fn of(body: &'a [u8]) -> Option<Reading<'a>> {
-        let envelope: Envelope = serde_json::from_slice(body).ok()?;
+        let envelope: Envelope = serde_json::from_str(std::str::from_utf8(body).ok()?).ok()?;
         let number = |raw: Option<&RawValue>| raw.and_then(|raw| raw.get().trim_matches('"').parse().ok());
         let error = envelope.error.map(|raw| server_error(raw, envelope.error_description)).transpose();
         let is_described = envelope.error_description.is_some_and(|raw| !text(raw).is_empty());

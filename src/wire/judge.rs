@@ -276,6 +276,14 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_not_text_is_no_json() {
+        let body = b"{\"result\":true,\"note\":\"\x99\"}";
+        assert!(Reading::of(body).is_none());
+        let answer = Answer { status: 200, body: body.to_vec(), retry_after: None, location: None, replayed_by_portal: false };
+        assert!(matches!(judge(&answer, None), Verdict::Maybe(_)));
+    }
+
+    #[test]
     fn a_lone_surrogate_breaks_nothing() {
         assert_eq!(verdict(200, r#"{"result":{"TITLE":"\ud800"}}"#), Verdict::Success);
         assert!(matches!(verdict(400, r#"{"error":"X","error_description":"\ud800"}"#), Verdict::Refused(_)));
