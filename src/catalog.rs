@@ -193,9 +193,16 @@ pub fn suggestions(text: &str) -> Vec<&'static str> {
     closest(text, entries().map(|entry| entry.name))
 }
 
+/// Nothing that is longer was meant to be a name.
+const LONGEST_MISTAKE: usize = 200;
+
 /// Returns up to three of some names that are like the text, best first.
 #[must_use]
 pub fn closest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    // The work grows with the length of the text, for every name.
+    if text.len() > LONGEST_MISTAKE {
+        return Vec::new();
+    }
     let folded = text.to_ascii_lowercase();
     let likeness = |name: &str| strsim::jaro_winkler(&folded, &name.to_ascii_lowercase());
     let mut scored: Vec<(f64, &str)> = names.map(|name| (likeness(name), name)).filter(|(score, _)| *score > 0.88).collect();
@@ -233,6 +240,7 @@ mod tests {
         }
         assert_eq!(suggestions("crm.lead.lst")[0], "crm.lead.list");
         assert!(suggestions("qqqqqqqqqqqqq").is_empty());
+        assert!(suggestions(&"crm.lead.lst".repeat(10_000)).is_empty());
     }
 
     #[test]
