@@ -106,10 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_would_lose_digits_has_none() {
-        for token in ["12345678901234567890", "0.1234567890123456789", "1e400", "-1e400", "1e-400", "1e999999999999", "9223372036854775809"]
-        {
+    fn a_number_that_a_portal_cannot_hold_has_none_and_no_other_loses_digits() {
+        for token in ["1e400", "-1e400", "1e-400", "1e999999999999"] {
             assert_eq!(plain(token), None, "{token}");
+        }
+        for token in ["12345678901234567890", "0.1234567890123456789", "9223372036854775809"] {
+            assert_eq!(plain(token).as_deref(), Some(token));
         }
     }
 

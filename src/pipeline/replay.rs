@@ -3,9 +3,12 @@
 //! An answer of more than 64 KiB is not kept: its digest and the ids in it are.
 //! A replay then has no `result`, since `null` could be taken for the answer,
 //! and does not end with status 0, since a script that goes on would go on
-//! without the id it asked for. The same holds for a command of a batch, for a
-//! read in a batch that is not sent again, and for a write of which a person
-//! found out that it happened.
+//! without the id it asked for. The same holds for a command of a batch.
+//!
+//! Two more answers are missing from a replay, and `_b24` says so, but the
+//! status is 0: that of a read in a batch, which is not sent again, and that of
+//! a write of which a person found out that it happened, so that what waited
+//! for the person goes on.
 
 use super::{Completed, Session, record};
 use crate::error::{Code, Failure, Outcome};
@@ -96,13 +99,11 @@ fn is_id(name: &str) -> bool {
 pub(super) fn replay(session: &Session, name: &str, done: &[(String, Done)], commands: &[String]) -> Completed {
     let first = done.first().map(|(_, done)| done);
     let mut note = json!({"replayed": true, "ledger": first.map(|done| done.record.as_str()), "at": first.map(|done| done.at.as_str())});
-    let lacks = match done {
+    match done {
         [(command, only)] if command.is_empty() => {
-            let lacks = lacks(only);
-            if let Some(Value::Object(lacks)) = &lacks {
+            if let Some(Value::Object(lacks)) = lacks(only) {
                 note.as_object_mut().into_iter().for_each(|note| note.extend(lacks.clone()));
             }
-            usize::from(lacks.is_some())
         }
         done => {
             let lacking = commands.iter().filter_map(|command| {
@@ -113,15 +114,14 @@ pub(super) fn replay(session: &Session, name: &str, done: &[(String, Done)], com
                 Some((command.clone(), lacks))
             });
             let lacking: Map<String, Value> = lacking.collect();
-            let count = lacking.len();
-            if count > 0 {
+            if !lacking.is_empty() {
                 note["answer"] = Value::from("not kept");
                 note["commands"] = Value::Object(lacking);
             }
-            count
         }
-    };
-    let failure = (lacks > 0).then(|| not_kept(done, &note));
+    }
+    let is_lost = done.iter().any(|(_, done)| done.answer.is_none() && done.digest.is_some());
+    let failure = is_lost.then(|| not_kept(done, &note));
     let mut warnings = Vec::new();
     record::replayed(session, name, &note).unwrap_or_else(|error| warnings.push(("audit", error.to_string())));
     Completed { body: body(done).into_bytes(), note: Some(note), warnings, changed: false, failure }

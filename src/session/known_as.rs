@@ -27,15 +27,17 @@ pub(super) struct Known {
 pub(super) fn settle(state: &StateDir, identity: &str, tools: &Tools) -> Result<Known, StoreError> {
     let path = state.portal(identity).join("portal.json");
     let names = names_of(state, identity)?;
-    let fixed = match name_in(&path)? {
-        Some(name) => name,
-        None => {
-            let name = names.first().map_or(identity, String::as_str);
-            fix(&path, name, tools)?;
-            name_in(&path)?.unwrap_or_else(|| name.to_owned())
-        }
-    };
+    if !path.exists() {
+        fix(&path, names.first().map_or(identity, String::as_str), tools)?;
+    }
+    // Under another name there would be another ledger: of a file that was
+    // changed nothing is believed.
+    let is_a_name = |name: &String| name == identity || ids::identity_of(name) == identity;
+    let fixed = name_in(&path)?.filter(is_a_name).ok_or_else(|| StoreError::unusable(&path, "does not say what this portal is called"))?;
     let mut earlier = names;
+    if state.portal(identity).join("ledger").exists() {
+        earlier.push(identity.to_owned());
+    }
     earlier.retain(|name| *name != fixed);
     create_folder(&state.portal(&fixed))?;
     Ok(Known { identity: fixed, earlier })

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_terminal_gets_no_control_character_and_a_stream_gets_what_was_said() {
         let said: &[u8] = "a\u{1b}[2J\r\tb\u{9b}\u{202e}\n".as_bytes();
-        assert_eq!(passed(Screen::Terminal, &[said]).0.trim_end(), "a\\u001b[2J\\u000d\tb\\u009b\\u202e");
+        assert_eq!(passed(Screen::Terminal, &[said]).0.trim_end(), "a\\u001b[2J\\u000d\\u0009b\\u009b\\u202e");
         assert_eq!(passed(Screen::Stream, &[said]).0.as_bytes(), said);
     }
 

@@ -219,7 +219,8 @@ impl Ledger {
     /// for another write by now.
     pub(super) fn check_other(&self, name: &str, write: &Write) -> Result<(), LedgerError> {
         let path = self.record_path(name);
-        let is_same = |record: &Record| record.claim().is_none_or(|claim| claim.fingerprint.is_empty() || write.has_fingerprint(&claim.fingerprint));
+        let is_same =
+            |record: &Record| record.claim().is_none_or(|claim| claim.fingerprint.is_empty() || write.has_fingerprint(&claim.fingerprint));
         match Locked::try_open_existing(&path, Mode::Shared)? {
             Existing::Absent => match self.was_dispatched(name)? {
                 false => Ok(()),

@@ -220,7 +220,16 @@ fn number_of(name: &str) -> usize {
 
 fn write(number: usize, write: usize) -> Write {
     let (key, fingerprint) = (key(number), format!("write-{write}"));
-    Write { key, fingerprint, legacy_fingerprint: None, method: "m".to_owned(), api: "v2", risk: Risk::Write, plan: None, replay_safe: false }
+    Write {
+        key,
+        fingerprint,
+        legacy_fingerprint: None,
+        method: "m".to_owned(),
+        api: "v2",
+        risk: Risk::Write,
+        plan: None,
+        replay_safe: false,
+    }
 }
 
 fn key(number: usize) -> Key {

@@ -33,7 +33,7 @@ use super::chain;
 use super::record::{Line, Record};
 use super::{Ledger, LedgerError};
 use crate::crash;
-use crate::store::locked::{Locked, StoreError};
+use crate::store::locked::{self, Locked, StoreError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -166,7 +166,7 @@ impl Ledger {
     /// Returns the bytes of a missing record that one of its names still holds.
     pub(super) fn remains(&self, name: &str, numbers: &[usize]) -> Vec<u8> {
         let names = self.names(name);
-        numbers.first().and_then(|number| std::fs::read(names.of(*number)).ok()).unwrap_or_default()
+        numbers.first().and_then(|number| locked::read_if_exists(&names.of(*number)).ok()?).unwrap_or_default()
     }
 
     /// Returns the names of the records that were dispatched and have no file.
