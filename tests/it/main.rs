@@ -6,6 +6,7 @@
 
 mod answers; // answers that prove nothing
 mod audit_size; // the audit log at any length
+mod audited; // what the audit says, type by type
 mod bypass; // tricks against the gate, by the call itself
 mod bypass_setup; // by profile, environment and files
 mod call; // what one call does, for its user
@@ -64,4 +65,5 @@ mod tidy; // rules about the source
 mod trigger; // events for handlers of one's own
 mod unseen; // no character that prints nothing comes out raw
 mod waits; // how long anything is waited for, and how much is taken
+mod wiring; // the parts of the gate and the pipeline ask each other
 mod world; // the harness
