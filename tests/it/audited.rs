@@ -157,7 +157,7 @@ fn reads_are_not_audited_when_that_is_switched_off_and_writes_are() {
     assert!(world.audit().is_empty());
     let _ = world.run(&[&ADD[..], &["--no-audit"]].concat()).body(0);
     assert_eq!(types(&world), ["intent", "outcome"]);
-    assert_eq!(world.audit()[0]["loosened"], json!(["no-audit", "rate-limiter"]));
+    assert_eq!(world.audit()[0]["loosened"], json!(["no-audit", "rate-limiter", "state-dir"]));
 }
 
 #[test]
