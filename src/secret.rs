@@ -78,15 +78,20 @@ impl fmt::Debug for Secret {
 /// Not looked for: what only a program would undo for its own ends (other
 /// alphabets, ciphers, compression, a secret in pieces).
 ///
-/// The matcher is made at first use: it costs more than the rest of a process
-/// start, secrets are learned one by one, and a run that succeeds never needs
-/// the redactor of the error path.
+/// The patterns are made at first use, since secrets are learned one by one and
+/// a run that succeeds never needs the redactor of the error path; the matcher
+/// only for a text that is long enough to be worth it: to make it costs more
+/// than the rest of a process start.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
-    needles: Vec<String>,
+    secrets: Vec<String>,
     escapes: Escapes,
+    needles: OnceLock<Vec<String>>,
     matcher: OnceLock<Option<AhoCorasick>>,
 }
+
+/// Up to this length a text is searched for each pattern.
+const SHORT_TEXT: usize = 4096;
 
 /// Returns the spellings of a secret that are patterns, the secret first.
 fn spellings(raw: &str) -> Vec<String> {
@@ -113,35 +118,52 @@ impl Redactor {
     /// Adds a secret in all its spellings.
     pub fn learn(&mut self, secret: &Secret) {
         let raw = secret.expose();
-        if raw.len() < SHORTEST_REDACTED || self.needles.iter().any(|known| known == raw) {
+        if raw.len() < SHORTEST_REDACTED || self.secrets.iter().any(|known| known == raw) {
             return;
         }
-        self.needles.extend(spellings(raw));
+        self.secrets.push(raw.to_owned());
         self.escapes.learn(raw);
-        self.matcher = OnceLock::new();
+        (self.needles, self.matcher) = (OnceLock::new(), OnceLock::new());
+    }
+
+    fn needles(&self) -> &[String] {
+        self.needles.get_or_init(|| self.secrets.iter().flat_map(|secret| spellings(secret)).collect())
+    }
+
+    /// Returns whether a pattern stands in the bytes.
+    fn has_needle(&self, bytes: &[u8]) -> bool {
+        if bytes.len() > SHORT_TEXT || self.matcher.get().is_some() {
+            return self.matcher().is_some_and(|matcher| matcher.is_match(bytes));
+        }
+        self.needles().iter().any(|needle| memchr::memmem::find(bytes, needle.as_bytes()).is_some())
     }
 
     fn matcher(&self) -> Option<&AhoCorasick> {
         let make = || {
             let builder = &mut AhoCorasick::builder();
-            builder.match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA)).build(&self.needles).ok()
+            builder.match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA)).build(self.needles()).ok()
         };
-        self.matcher.get_or_init(make).as_ref().filter(|_| !self.needles.is_empty())
+        self.matcher.get_or_init(make).as_ref().filter(|_| !self.secrets.is_empty())
+    }
+
+    /// Returns the matcher when there is something for it to replace.
+    fn matcher_for(&self, bytes: &[u8]) -> Option<&AhoCorasick> {
+        if self.has_needle(bytes) { self.matcher() } else { None }
     }
 
     /// Returns whether a known secret stands in the bytes.
     #[must_use]
     pub fn finds(&self, bytes: &[u8]) -> bool {
-        self.matcher().is_some_and(|matcher| matcher.is_match(bytes)) || self.escapes.find(bytes, 0).is_some()
+        self.has_needle(bytes) || self.escapes.find(bytes, 0).is_some()
     }
 
     /// Returns the bytes with every known secret replaced; borrows when there
     /// is none.
     #[must_use]
     pub fn redact<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        let whole = match self.matcher() {
-            Some(matcher) if matcher.is_match(bytes) => Cow::Owned(matcher.replace_all_bytes(bytes, &vec![MASK; self.needles.len()])),
-            _ => Cow::Borrowed(bytes),
+        let whole = match self.matcher_for(bytes) {
+            Some(matcher) => Cow::Owned(matcher.replace_all_bytes(bytes, &vec![MASK; self.needles().len()])),
+            None => Cow::Borrowed(bytes),
         };
         match self.escapes.find(&whole, 0) {
             None => whole,

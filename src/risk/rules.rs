@@ -165,7 +165,12 @@ impl Rule {
 
 /// Returns the rows of a method, those for any write last.
 pub(super) fn of(method: &Method) -> Vec<Rule> {
-    let names = |names: &str| names.split(' ').any(|name| name == method.as_str() || name == "*");
+    let own = method.as_str();
+    // Every call passes here: most rows name one method and are compared whole.
+    let names = |names: &str| match names.contains(' ') {
+        false => names == own || names == "*",
+        true => names.split(' ').any(|name| name == own || name == "*"),
+    };
     let rows = TABLE.lines().filter_map(|line| line.split_once('\t'));
     rows.filter(|(methods, _)| names(methods)).filter_map(|(_, rest)| Rule::parse(rest)).collect()
 }

@@ -140,7 +140,8 @@ impl Rules {
     pub(super) fn locked(&self) -> Vec<(Guard, String)> {
         let locker = |guard: &Guard| {
             let in_state = || Guard::ALL.iter().filter(|other| other.is_kept_in_state()).find_map(|other| self.locker(*other));
-            self.locker(*guard).or_else(|| in_state().filter(|_| *guard == Guard::StateDir)).map(str::to_owned)
+            let own = self.locker(*guard);
+            if *guard == Guard::StateDir { own.or_else(in_state) } else { own }.map(str::to_owned)
         };
         Guard::ALL.iter().filter_map(|guard| Some((*guard, locker(guard)?))).collect()
     }

@@ -19,10 +19,11 @@ pub fn fixed_home() -> Option<&'static Path> {
     HOME.get_or_init(find).as_deref()
 }
 
-/// Returns the home that the environment names, else the fixed one.
+/// Returns the home that the environment names, else the one that the system
+/// knows.
 #[must_use]
 pub fn home(env: &Env) -> Option<PathBuf> {
-    absolute(env, "HOME").or_else(|| fixed_home().map(Path::to_owned))
+    absolute(env, "HOME").or_else(|| directories::BaseDirs::new().map(|base| base.home_dir().to_owned()))
 }
 
 /// Returns the state folder that the environment leads to.
