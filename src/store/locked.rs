@@ -380,7 +380,8 @@ fn open_file(path: &Path, create: bool) -> Result<File, StoreError> {
     }
 }
 
-fn create_exclusive(path: &Path) -> Result<File, StoreError> {
+/// Creates a file that is not there yet, for the user alone.
+pub(super) fn create_exclusive(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()
         .read(true)
         .write(true)

@@ -177,7 +177,7 @@ impl StateDir {
                 }
                 return Ok(key);
             }
-            if known.is_some() {
+            if witness.is_there()? {
                 return Err(lost_key(&path, "is missing", &witness));
             }
             let mut key = [0; 32];

@@ -217,7 +217,7 @@ impl Plans {
 
     /// A mark that cannot be looked at is an error, not a mark that is missing.
     fn is_cancelled(&self, id: &PlanId) -> Result<bool, StoreError> {
-        Ok(locked::read_if_exists(&self.cancelled_path(id))?.is_some() || self.cancelled_witness(id).read()?.is_some())
+        Ok(locked::read_if_exists(&self.cancelled_path(id))?.is_some() || self.cancelled_witness(id).is_there()?)
     }
 
     fn mac(&self, digest: &str) -> Hmac<Sha256> {

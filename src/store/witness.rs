@@ -1,21 +1,21 @@
 //! A second witness: a few words about a state file, kept away from it.
 //!
-//! A state file that lost its end, or was replaced by an older copy, can look
-//! whole. What must not be forgotten is therefore said twice: once in the
-//! file, durably, and once in the text of a symbolic link in another folder.
-//! The link leads nowhere; its text is written and replaced by one operation,
-//! and read by one, without a file to open. It costs a new inode, though: what
-//! every write leaves has other forms (`ledger::witness`, `audit::head`).
+//! A state file that was changed, or replaced by an older copy, can look whole.
+//! What must not be forgotten is therefore said twice: once in the file,
+//! durably, and once in a small file in another folder, with a check.
 //!
 //! A witness is written after what it tells of is on disk and is never
 //! synchronised itself: the file survives a loss of power, the witness survives
-//! damage of the file. Both at once is more than this can see.
+//! damage of the file. Both at once is more than this can see; a witness that
+//! cannot be read says nothing. It costs a new file, so what every write leaves
+//! has other forms (`ledger::witness`, `audit::head`).
 
-use super::locked::StoreError;
+use super::locked::{self, StoreError};
 use super::temporary_name;
 use crate::crash;
 use crate::host::Random;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -38,33 +38,34 @@ impl Witness {
         &self.path
     }
 
-    /// Returns what the witness says; `None` when there is none.
+    /// Returns what the witness says; `None` when there is none, or none that
+    /// can be read.
     pub fn read(&self) -> Result<Option<String>, StoreError> {
-        crash::fault("store.witness_read").map_err(StoreError::io("read", &self.path))?;
-        match std::fs::read_link(&self.path) {
-            Ok(text) => Ok(Some(text.to_string_lossy().into_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io("read", &self.path)(error)),
-        }
+        let Some(bytes) = locked::read_if_exists(&self.path)? else { return Ok(None) };
+        Ok(String::from_utf8(bytes).ok().and_then(|text| {
+            let (text, check) = text.strip_suffix('\n')?.split_once('\n')?;
+            (check == check_of(text)).then(|| text.to_owned())
+        }))
+    }
+
+    /// Returns whether there is one, whatever it says.
+    pub fn is_there(&self) -> Result<bool, StoreError> {
+        Ok(locked::read_if_exists(&self.path)?.is_some())
     }
 
     /// Writes the witness, or replaces it: a reader sees the old text or the
-    /// new one.
+    /// new one. The text has one line.
     pub fn write(&self, text: &str, random: &dyn Random) -> Result<(), StoreError> {
+        let hidden = self.path.with_file_name(temporary_name(random));
         crash::fault("store.witness").map_err(StoreError::io("write", &self.path))?;
-        match self.link(text, &self.path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let hidden = self.path.with_file_name(temporary_name(random));
-                let replaced = self.link(text, &hidden).and_then(|()| {
-                    crash::point("store.witness.before_rename");
-                    std::fs::rename(&hidden, &self.path)
-                });
-                replaced.map_err(StoreError::io("write", &self.path)).inspect_err(|_| {
-                    let _ = std::fs::remove_file(&hidden);
-                })?;
-            }
-            written => written.map_err(StoreError::io("write", &self.path))?,
-        }
+        let mut file = create(&hidden)?;
+        let written = file.write_all(format!("{text}\n{}\n", check_of(text)).as_bytes()).and_then(|()| {
+            crash::point("store.witness.before_rename");
+            std::fs::rename(&hidden, &self.path)
+        });
+        written.map_err(StoreError::io("write", &self.path)).inspect_err(|_| {
+            let _ = std::fs::remove_file(&hidden);
+        })?;
         crash::point("store.witness.written");
         Ok(())
     }
@@ -73,24 +74,25 @@ impl Witness {
     pub fn remove(&self) -> Result<(), StoreError> {
         match crash::fault("store.witness_remove").and_then(|()| std::fs::remove_file(&self.path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", &self.path)(error)),
-            _ => {
-                crash::point("store.witness.removed");
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
+}
 
-    /// The folders are made when they are missing, and not synchronised.
-    fn link(&self, text: &str, path: &Path) -> io::Result<()> {
-        match std::os::unix::fs::symlink(text, path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let folder = self.path.parent().unwrap_or(Path::new("/"));
-                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-                std::os::unix::fs::symlink(text, path)
-            }
-            linked => linked,
+/// Creates a file, and its folder when that is missing.
+fn create(path: &Path) -> Result<File, StoreError> {
+    match locked::create_exclusive(path) {
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io("create", folder))?;
+            locked::create_exclusive(path)
         }
+        created => created,
     }
+}
+
+fn check_of(text: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(text.as_bytes()))
 }
 
 #[cfg(test)]
@@ -99,7 +101,7 @@ mod tests {
     use crate::host::SystemRandom;
 
     #[test]
-    fn a_witness_says_what_was_written_last() {
+    fn a_witness_says_what_was_written_last_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let witness = Witness::at(folder.path().join("a/b"));
         assert_eq!(witness.read().unwrap(), None);
@@ -108,8 +110,15 @@ mod tests {
             assert_eq!(witness.read().unwrap().as_deref(), Some(text));
         }
         assert_eq!(std::fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
+        let whole = std::fs::read(witness.path()).unwrap();
+        for at in [0, 2_000, 4_000, 4_004, whole.len() - 1] {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(witness.path(), flipped).unwrap();
+            assert_eq!((witness.read().unwrap(), witness.is_there().unwrap()), (None, true), "{at}");
+        }
         witness.remove().unwrap();
         witness.remove().unwrap();
-        assert_eq!(witness.read().unwrap(), None);
+        assert!(!witness.is_there().unwrap());
     }
 }

@@ -7,8 +7,8 @@
 //! said before the damage, or refuse with a reason and a next step; the portal
 //! shows whether anything was done.
 
-use crate::damage_kinds::{Case, Entry, Tree, damages, read, restore};
-use crate::kept::{as_person, in_process, made, plan};
+use crate::damage_kinds::{Case, Tree, damages, read, restore};
+use crate::kept::{as_person, asked, in_process, made, plan};
 use crate::world::{Outcome, World};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ struct Scene {
     world: World,
     state: Tree,
     /// What the files held earlier.
-    older: BTreeMap<PathBuf, Vec<Entry>>,
+    older: BTreeMap<PathBuf, Vec<Vec<u8>>>,
     questions: Vec<Question>,
     /// The records by name: their title, and what they are called in every
     /// scene.
@@ -169,8 +169,8 @@ impl Scene {
     /// Takes the records that are new for those of a title.
     fn find_records(&mut self, title: &'static str) {
         for (path, entry) in read(&self.world.state()) {
-            let (Some(name), Entry::File(bytes)) = (record_name(&path), entry) else { continue };
-            let text = String::from_utf8(bytes).unwrap();
+            let Some(name) = record_name(&path) else { continue };
+            let text = String::from_utf8(entry).unwrap();
             let claim: Value = serde_json::from_str(text.lines().next().unwrap().split_once(' ').unwrap().1).unwrap();
             let key = claim["key"].as_str().unwrap();
             let label = if key.contains('#') { key } else { title };
@@ -180,14 +180,11 @@ impl Scene {
 
     /// Returns what a file is called in every scene: their portals differ, and
     /// with them the names of records and marks.
-    fn label(&self, path: &Path, entry: &Entry) -> String {
+    fn label(&self, path: &Path, entry: &[u8]) -> String {
         let top = path.iter().take(1).chain(path.iter().skip(2).take(1)).map(|part| part.to_string_lossy().into_owned());
         let top: Vec<String> = top.filter(|part| part.len() != 2).collect();
         let of = |name: &str| self.records.get(name).map(|(_, label)| label.clone());
-        let text = match entry {
-            Entry::File(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            Entry::Link(text) => text.to_string_lossy().into_owned(),
-        };
+        let text = String::from_utf8_lossy(entry);
         let by_name = record_name(path).and_then(|name| of(&name));
         let label = by_name.or_else(|| of(text.get(..64)?)).unwrap_or_else(|| text.len().to_string());
         format!("{}/{label}", top.join("/"))
@@ -195,7 +192,7 @@ impl Scene {
 
     fn learn_answers(&mut self) {
         for index in 0..self.questions.len() {
-            let outcome = in_process(&self.world, &self.run(&self.questions[index].args), false);
+            let outcome = asked(&self.world, &self.run(&self.questions[index].args), || restore(&self.world.state(), &self.state));
             self.questions[index].usual = (outcome.status, outcome.stdout);
             restore(&self.world.state(), &self.state);
         }
@@ -221,9 +218,11 @@ impl Scene {
     fn try_case(&self, case: &Case) -> Vec<String> {
         let mut said = Vec::new();
         for question in self.questions_for(&case.path) {
-            case.apply(&self.world.state());
             let before = made(&self.world, question.title);
-            let outcome = in_process(&self.world, &self.run(&question.args), false);
+            let outcome = asked(&self.world, &self.run(&question.args), || {
+                restore(&self.world.state(), &self.state);
+                case.apply(&self.world.state());
+            });
             let context = format!("{} / {:?}: exit {}\n{}{}", case.name, question.args, outcome.status, outcome.stdout, outcome.stderr);
             let executed = made(&self.world, question.title) - before;
             assert!(executed <= question.allowed, "executed again: {context}");

@@ -1,8 +1,8 @@
 //! Damaged tokens: a pair that was lost is not replaced by an older one, and
 //! nobody acts as somebody else.
 
-use crate::damage_kinds::{Entry, Tree, damages, read, restore};
-use crate::kept::{in_process, made};
+use crate::damage_kinds::{Tree, damages, read, restore};
+use crate::kept::{asked, made};
 use crate::world::{Outcome, World};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ fn add(world: &World) -> std::process::Command {
     world.oauth_command(&["crm.lead.add", "fields[TITLE]=t", "--confirm-write", "--idempotency-key", "k"])
 }
 
-fn files_of_tokens(tree: &Tree) -> impl Iterator<Item = (&PathBuf, &Entry)> {
+fn files_of_tokens(tree: &Tree) -> impl Iterator<Item = (&PathBuf, &Vec<u8>)> {
     tree.iter().filter(|(path, _)| path.starts_with("tokens") || path.starts_with("seen/tokens"))
 }
 
 /// A user whose tokens were renewed twice, with what the files held.
-fn scene() -> (World, BTreeMap<PathBuf, Vec<Entry>>) {
+fn scene() -> (World, BTreeMap<PathBuf, Vec<Vec<u8>>>) {
     let world = World::with_expired_token();
-    let mut older: BTreeMap<PathBuf, Vec<Entry>> = BTreeMap::new();
+    let mut older: BTreeMap<PathBuf, Vec<Vec<u8>>> = BTreeMap::new();
     let mut note = || {
         for (path, entry) in files_of_tokens(&read(&world.state())) {
             older.entry(path.clone()).or_default().push(entry.clone());
@@ -39,14 +39,16 @@ fn damaged_tokens_are_told_and_never_replaced_by_older_ones() {
     let (world, older) = scene();
     let state = read(&world.state());
     let refreshes = || world.requests().iter().filter(|request| request.method == "oauth.token").count();
-    let (before, usual) = (refreshes(), in_process(&world, &add(&world), false));
+    let (before, usual) = (refreshes(), asked(&world, &add(&world), || restore(&world.state(), &state)));
     assert_eq!(usual.status, 0, "{}", usual.stderr);
     restore(&world.state(), &state);
     let mut tally: BTreeMap<String, usize> = BTreeMap::new();
     for (path, entry) in files_of_tokens(&state) {
         for case in damages(path, entry, &older[path], true) {
-            case.apply(&world.state());
-            let outcome = in_process(&world, &add(&world), false);
+            let outcome = asked(&world, &add(&world), || {
+                restore(&world.state(), &state);
+                case.apply(&world.state());
+            });
             let context = format!("{}: exit {} {}{}", case.name, outcome.status, outcome.stdout, outcome.stderr);
             assert_eq!((made(&world, "t"), refreshes()), (1, before), "{context}");
             match outcome.status {
