@@ -27,13 +27,18 @@ pub(super) struct Known {
 pub(super) fn settle(state: &StateDir, identity: &str, tools: &Tools) -> Result<Known, StoreError> {
     let path = state.portal(identity).join("portal.json");
     let names = names_of(state, identity)?;
-    if !path.exists() {
-        fix(&path, names.first().map_or(identity, String::as_str), tools)?;
-    }
+    let bytes = match locked::read_if_exists(&path)? {
+        Some(bytes) => Some(bytes),
+        None => {
+            fix(&path, names.first().map_or(identity, String::as_str), tools)?;
+            locked::read_if_exists(&path)?
+        }
+    };
     // Under another name there would be another ledger: of a file that was
     // changed nothing is believed.
     let is_a_name = |name: &String| name == identity || ids::identity_of(name) == identity;
-    let fixed = name_in(&path)?.filter(is_a_name).ok_or_else(|| StoreError::unusable(&path, "does not say what this portal is called"))?;
+    let name = bytes.and_then(|bytes| name_of(&bytes)).filter(is_a_name);
+    let fixed = name.ok_or_else(|| StoreError::unusable(&path, "does not say what this portal is called"))?;
     let mut earlier = names;
     if state.portal(identity).join("ledger").exists() {
         earlier.push(identity.to_owned());
@@ -49,8 +54,12 @@ fn names_of(state: &StateDir, identity: &str) -> Result<Vec<String>, StoreError>
     if !identity.starts_with("127.") {
         return Ok(Vec::new());
     }
+    // Every call passes here: only folders of this port, and not our own, can
+    // hold another name, and only they are read.
+    let port = identity.rsplit_once(':').map_or("", |(_, port)| port);
+    let may_hold_one = |folder: &String| folder != identity && (port.is_empty() || folder.ends_with(&format!(":{port}")));
     let mut names = Vec::new();
-    for folder in state.portals() {
+    for folder in state.portals().into_iter().filter(may_hold_one) {
         if let Some(name) = name_in(&state.portal(&folder).join("portal.json"))?
             && ids::identity_of(&name) == identity
             && name != identity
@@ -64,8 +73,11 @@ fn names_of(state: &StateDir, identity: &str) -> Result<Vec<String>, StoreError>
 }
 
 fn name_in(path: &Path) -> Result<Option<String>, StoreError> {
-    let Some(bytes) = locked::read_if_exists(path)? else { return Ok(None) };
-    Ok(serde_json::from_slice::<Value>(&bytes).ok().and_then(|row| Some(row["identity"].as_str()?.to_owned())))
+    Ok(locked::read_if_exists(path)?.and_then(|bytes| name_of(&bytes)))
+}
+
+fn name_of(row: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Value>(row).ok()?["identity"].as_str().map(str::to_owned)
 }
 
 fn fix(path: &Path, name: &str, tools: &Tools) -> Result<(), StoreError> {
