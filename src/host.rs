@@ -7,7 +7,7 @@ use crate::env::Env;
 use chrono::{DateTime, SubsecRound, Utc};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Tells the time and waits.
@@ -137,7 +137,9 @@ impl Clock for SystemClock {
     }
 
     fn boot_id(&self) -> String {
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+        static BOOT_ID: OnceLock<String> = OnceLock::new();
+        let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default();
+        BOOT_ID.get_or_init(read).clone()
     }
 
     fn sleep(&self, duration: Duration) {

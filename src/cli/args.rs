@@ -26,6 +26,19 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
+impl Cli {
+    /// Returns the tree with nothing in it but `call`. A run makes its tree
+    /// anew, and that of all commands takes a tenth of a read. What this one
+    /// takes, the whole one takes as well; what it refuses must be put to the
+    /// whole one, which knows what to say.
+    pub(super) fn call_alone() -> clap::Command {
+        Global::augment_args(clap::Command::new("b24")).subcommand(Call::augment_args(clap::Command::new(CALL)))
+    }
+}
+
+/// The command that a method stands for.
+pub(super) const CALL: &str = "call";
+
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// Profile of config.toml, or `emulator` for the built-in portal

@@ -27,7 +27,7 @@ use crate::host::Host;
 use crate::output::{self, ErrorFormat};
 use crate::secret::{Redactor, Secret};
 use crate::settings::Settings;
-use args::{Cli, Command};
+use args::{CALL, Cli, Command};
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
@@ -121,10 +121,14 @@ fn readable(args: &[OsString], host: &Host) -> Result<(), Stop> {
 }
 
 fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
-    let command = Cli::command();
-    let args = route::route(args, &command)?;
-    let called = route::called(&args, &command);
-    match command.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let args = route::route(args)?;
+    let parsed = |tree: clap::Command| tree.try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
+    if args.get(1).is_some_and(|word| word == CALL)
+        && let Ok(cli) = parsed(Cli::call_alone())
+    {
+        return Ok(cli);
+    }
+    match parsed(Cli::command()) {
         Ok(cli) => Ok(cli),
         Err(error) if !error.use_stderr() => {
             printed(output::text(host, &error.render().to_string()))?;
@@ -135,7 +139,9 @@ fn parse(args: Vec<OsString>, host: &mut Host) -> Result<Cli, Stop> {
                 .hint("b24 --help lists the commands; methods look like crm.lead.list")
                 .into())
         }
-        Err(error) => Err(Failure::new(Code::Usage, misuse(&error)).hint(format!("b24 {called} --help lists the options")).into()),
+        Err(error) => Err(Failure::new(Code::Usage, misuse(&error))
+            .hint(format!("b24 {} --help lists the options", route::called(&args, &Cli::command())))
+            .into()),
     }
 }
 

@@ -5,9 +5,11 @@
 //! method can never hide a command nor a command a method; `b24 call NAME`
 //! reaches every name.
 
+use super::args::{CALL, Cli};
 use crate::catalog;
 use crate::error::{Code, Failure};
-use clap::Command;
+use clap::{Command, CommandFactory};
+use std::cell::LazyCell;
 use std::ffi::{OsStr, OsString};
 
 /// Documented methods without a dot.
@@ -18,8 +20,8 @@ const CALLS_WITHOUT_METHOD: &[&str] = &["--execute-plan", "--list-packs"];
 
 /// Inserts `call` before everything where the first word is a method, so that
 /// the options of a call may also stand before the method.
-pub(super) fn route(args: Vec<OsString>, command: &Command) -> Result<Vec<OsString>, Failure> {
-    let Some(index) = first_word(&args, command)? else {
+pub(super) fn route(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    let Some(index) = first_word(&args, &LazyCell::new(Cli::call_alone))? else {
         let is_call = args.iter().any(|arg| CALLS_WITHOUT_METHOD.iter().any(|option| names_option(arg, option)));
         return Ok(if is_call { with_call(args) } else { args });
     };
@@ -27,6 +29,7 @@ pub(super) fn route(args: Vec<OsString>, command: &Command) -> Result<Vec<OsStri
     if word.contains(['.', '/']) || UNDOTTED.contains(&word.to_ascii_lowercase().as_str()) {
         return Ok(with_call(args));
     }
+    let command = Cli::command();
     if command.get_subcommands().any(|sub| sub.get_name() == word) {
         return Ok(args);
     }
@@ -44,7 +47,7 @@ pub(super) fn route(args: Vec<OsString>, command: &Command) -> Result<Vec<OsStri
 }
 
 fn with_call(mut args: Vec<OsString>) -> Vec<OsString> {
-    args.insert(1, OsString::from("call"));
+    args.insert(1, OsString::from(CALL));
     args
 }
 
@@ -57,7 +60,7 @@ fn names_option(arg: &OsStr, option: &str) -> bool {
 /// option's value. Which options take a value is read from the commands
 /// themselves. An unknown option ends the search: the word behind it may be its
 /// value, and of `--webhook-code SECRET` the secret must not be quoted.
-fn first_word(args: &[OsString], command: &Command) -> Result<Option<usize>, Failure> {
+fn first_word(args: &[OsString], call_alone: &LazyCell<Command>) -> Result<Option<usize>, Failure> {
     let mut index = 1;
     while index < args.len() {
         let arg = args[index].to_string_lossy();
@@ -68,7 +71,7 @@ fn first_word(args: &[OsString], command: &Command) -> Result<Option<usize>, Fai
             return Ok(Some(index));
         }
         let name = arg.split('=').next().unwrap_or_default();
-        let takes_value = takes_value(name, [Some(command), command.find_subcommand("call")]).ok_or_else(|| unknown_option(name))?;
+        let takes_value = takes_value(name, [Some(call_alone), call_alone.find_subcommand(CALL)]).ok_or_else(|| unknown_option(name))?;
         index += if takes_value && !arg.contains('=') { 2 } else { 1 };
     }
     Ok(None)
@@ -113,12 +116,10 @@ fn unknown_option(name: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::Cli;
-    use clap::CommandFactory;
 
     fn routed(words: &[&str]) -> Result<Vec<String>, Failure> {
         let args = std::iter::once("b24").chain(words.iter().copied()).map(OsString::from).collect();
-        let routed = route(args, &Cli::command())?;
+        let routed = route(args)?;
         Ok(routed.into_iter().skip(1).map(|arg| arg.into_string().unwrap()).collect())
     }
 

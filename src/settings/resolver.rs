@@ -308,7 +308,8 @@ impl Resolver<'_> {
     fn notice_seed_files(&mut self) {
         let folder = self.cwd.join(".runtime");
         let found = ["bitrix24_plans.json", "bitrix24_idempotency.json", "bitrix24_audit.jsonl", "bitrix24_rate_limiter.json"];
-        if found.iter().any(|name| folder.join(name).exists()) {
+        // The folder first: every call passes here, and few have it.
+        if folder.is_dir() && found.iter().any(|name| folder.join(name).exists()) {
             self.notices.push(format!("files of the Python script in {} are neither read nor written", folder.display()));
         }
     }

@@ -10,8 +10,8 @@ use crate::crash;
 use crate::error::{Code, Coded};
 use crate::store::patience;
 use fs2::FileExt as _;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -113,11 +113,11 @@ impl Locked {
     /// [`StoreError::Busy`] when the lock was not free within `wait`.
     pub fn open(path: &Path, mode: Mode, wait: Duration) -> Result<Locked, StoreError> {
         loop {
-            let file = open_file(path, true)?;
+            let (file, metadata) = open_file(path, true)?;
             if !try_lock(&file, mode, path)? {
                 wait_for_lock(&file, mode, path, wait)?;
             }
-            if is_linked(&file, path)? {
+            if is_linked(&metadata, path)? {
                 return Ok(Locked { file, path: path.to_owned() });
             }
         }
@@ -126,11 +126,11 @@ impl Locked {
     /// Opens or creates the file and takes its lock if it is free.
     pub fn try_open(path: &Path, mode: Mode) -> Result<Option<Locked>, StoreError> {
         loop {
-            let file = open_file(path, true)?;
+            let (file, metadata) = open_file(path, true)?;
             if !try_lock(&file, mode, path)? {
                 return Ok(None);
             }
-            if is_linked(&file, path)? {
+            if is_linked(&metadata, path)? {
                 return Ok(Some(Locked { file, path: path.to_owned() }));
             }
         }
@@ -145,8 +145,8 @@ impl Locked {
     /// removed meanwhile is not made again.
     pub fn open_existing(path: &Path, mode: Mode, wait: Duration) -> Result<Existing, StoreError> {
         loop {
-            let file = match open_file(path, false) {
-                Ok(file) => file,
+            let (file, metadata) = match open_file(path, false) {
+                Ok(opened) => opened,
                 Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     return Ok(Existing::Absent);
                 }
@@ -158,7 +158,7 @@ impl Locked {
                     waited => waited?,
                 }
             }
-            if is_linked(&file, path)? {
+            if is_linked(&metadata, path)? {
                 return Ok(Existing::Locked(Locked { file, path: path.to_owned() }));
             }
         }
@@ -207,7 +207,7 @@ impl Locked {
 
     /// Returns whether its path still leads to the file.
     pub fn is_in_place(&self) -> Result<bool, StoreError> {
-        is_linked(&self.file, &self.path)
+        is_linked(&self.file.metadata().map_err(StoreError::io("read", &self.path))?, &self.path)
     }
 
     /// Reads the whole file.
@@ -217,13 +217,8 @@ impl Locked {
 
     /// Reads from a position to the end.
     pub fn read_from(&mut self, position: u64) -> Result<Vec<u8>, StoreError> {
-        crash::fault("store.read").map_err(StoreError::io("read", &self.path))?;
-        let mut content = Vec::new();
-        self.file
-            .seek(SeekFrom::Start(position))
-            .and_then(|_| self.file.read_to_end(&mut content))
-            .map_err(StoreError::io("read", &self.path))?;
-        Ok(content)
+        let rest = self.length()?.saturating_sub(position);
+        self.read_range(position, usize::try_from(rest).unwrap_or(usize::MAX))
     }
 
     /// Reads a part of the file; fewer bytes when it ends before.
@@ -341,14 +336,27 @@ pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Reads a whole file without following a link in its last part; `None` when
 /// it is not there.
 pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(mut file) = open_if_exists(path)? else { return Ok(None) };
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).map_err(StoreError::io("read", path))?;
-    Ok(Some(content))
+    let Some((file, metadata)) = open_regular(path)? else { return Ok(None) };
+    read_to_end(&file, metadata.len()).map(Some).map_err(StoreError::io("read", path))
+}
+
+/// Reads to the end, of which the length is known. The file itself would ask
+/// for length and position once more: every call reads many small files.
+fn read_to_end(file: &File, length: u64) -> io::Result<Vec<u8>> {
+    // Room for the read that finds the end; a length that is not true of a
+    // huge file must not take memory before anything was read.
+    let room = usize::try_from(length.min(1024 * 1024)).unwrap_or(0) + 64;
+    let mut content = Vec::with_capacity(room);
+    file.take(u64::MAX).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Opens a file in the same way, to be read piece by piece.
 pub fn open_if_exists(path: &Path) -> Result<Option<File>, StoreError> {
+    Ok(open_regular(path)?.map(|(file, _)| file))
+}
+
+fn open_regular(path: &Path) -> Result<Option<(File, Metadata)>, StoreError> {
     let opened =
         crash::fault("store.read_file").and_then(|()| OpenOptions::new().read(true).custom_flags(no_follow() | no_wait()).open(path));
     let file = match opened {
@@ -356,13 +364,14 @@ pub fn open_if_exists(path: &Path) -> Result<Option<File>, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StoreError::io("open", path)(error)),
     };
-    if !file.metadata().map_err(StoreError::io("read", path))?.is_file() {
-        return Err(StoreError::unusable(path, "is not a file"));
+    let metadata = file.metadata().map_err(StoreError::io("read", path))?;
+    match metadata.is_file() {
+        true => Ok(Some((file, metadata))),
+        false => Err(StoreError::unusable(path, "is not a file")),
     }
-    Ok(Some(file))
 }
 
-fn open_file(path: &Path, create: bool) -> Result<File, StoreError> {
+fn open_file(path: &Path, create: bool) -> Result<(File, Metadata), StoreError> {
     crash::fault("store.open").map_err(StoreError::io("open", path))?;
     let file = OpenOptions::new()
         .read(true)
@@ -374,8 +383,9 @@ fn open_file(path: &Path, create: bool) -> Result<File, StoreError> {
         .open(path)
         .map_err(StoreError::io("open", path))?;
     // What is written to a device is not kept, whatever it answers.
-    match file.metadata().map_err(StoreError::io("read", path))?.is_file() {
-        true => Ok(file),
+    let metadata = file.metadata().map_err(StoreError::io("read", path))?;
+    match metadata.is_file() {
+        true => Ok((file, metadata)),
         false => Err(StoreError::unusable(path, "is not a file")),
     }
 }
@@ -438,8 +448,7 @@ fn wait_for_lock(file: &File, mode: Mode, path: &Path, wait: Duration) -> Result
 /// Returns whether the path still leads to the open file. The link count would
 /// not do: a process that was killed while it made the file leaves a second,
 /// hidden name.
-fn is_linked(file: &File, path: &Path) -> Result<bool, StoreError> {
-    let open = file.metadata().map_err(StoreError::io("read", path))?;
+fn is_linked(open: &Metadata, path: &Path) -> Result<bool, StoreError> {
     match std::fs::symlink_metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -10,6 +10,7 @@ use super::home::is_private_group;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Somebody else can change what was to be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,9 @@ pub fn is_changeable(metadata: &Metadata) -> bool {
 }
 
 fn is_mine(uid: u32) -> bool {
-    uid == rustix::process::geteuid().as_raw()
+    // b24 never changes it, and every part of every path is compared with it.
+    static MINE: LazyLock<u32> = LazyLock::new(|| rustix::process::geteuid().as_raw());
+    uid == *MINE
 }
 
 /// Returns whether a number stands for all owners that this user namespace

@@ -225,7 +225,7 @@ fn read_tail(file: &mut Locked) -> Result<Tail, StoreError> {
     let mut window = WINDOW;
     loop {
         let start = length.saturating_sub(window);
-        let bytes = file.read_from(start)?;
+        let bytes = file.read_range(start, usize::try_from(length - start).unwrap_or(usize::MAX))?;
         let last_end = bytes.iter().rposition(|byte| *byte == b'\n');
         let line_start = last_end.and_then(|end| bytes[..end].iter().rposition(|byte| *byte == b'\n')).map(|at| at + 1);
         match (last_end, line_start.or((start == 0).then_some(0))) {
