@@ -188,6 +188,21 @@ fn must_be_text(name: &str) -> bool {
     name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("B24_")) || name == "HOME" || name.starts_with("XDG_")
 }
 
+/// Reads `NAME=value` lines; quotes around a value are taken off. The error is
+/// the number of the entry that is none.
+pub fn parse_file(text: &str) -> Result<Vec<(String, String)>, usize> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let entry = |(index, line): (usize, &str)| {
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let (name, value) = line.split_once('=').ok_or(index + 1)?;
+        let value = value.trim();
+        let quoted = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
+        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+        Ok((name.trim().to_owned(), value.to_owned()))
+    };
+    lines.enumerate().map(entry).collect()
+}
+
 /// Returns the text of `.env.example`.
 #[must_use]
 pub fn example() -> String {

@@ -21,12 +21,12 @@ mod route;
 mod search;
 mod trigger;
 
-use crate::env::Env;
+use crate::env::{self, Env};
 use crate::error::{Code, Exit, Failure};
 use crate::host::Host;
 use crate::output::{self, ErrorFormat};
 use crate::secret::{Redactor, Secret};
-use crate::settings::Settings;
+use crate::settings::{OwnFiles, Settings};
 use args::{CALL, Cli, Command};
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
@@ -57,6 +57,12 @@ pub fn run(args: Vec<OsString>, host: &mut Host) -> u8 {
         Err(Stop::Ended(exit)) => output::status(host, exit, true),
         Err(Stop::Failed(failure)) => output::fail(host, &failure, format, &redactor),
     }
+}
+
+/// Reads the parameters of a call as they stand on a command line: the text of
+/// `--params` and the items behind it.
+pub fn read_params(params: Option<&str>, items: &[String], host: &mut Host) -> Result<serde_json::Value, Failure> {
+    params::read(params, items, &OwnFiles::default(), host)
 }
 
 /// Why a command ends before its end.
@@ -195,23 +201,13 @@ fn learn_variables(redactor: &mut Redactor, env: &Env) {
     }
 }
 
-/// Reads `NAME=value` lines; quotes around a value are taken off.
 fn read_env_file(path: &Path, host: &mut Host) -> Result<(), Stop> {
     let path = host.cwd.join(path);
     let text = crate::store::config::read_secret(&path)?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let mut variables = Vec::new();
-    for (number, line) in lines.enumerate() {
-        let line = line.strip_prefix("export ").unwrap_or(line);
-        let Some((name, value)) = line.split_once('=') else {
-            let message = format!("entry {} of {} is not NAME=value", number + 1, path.display());
-            return Err(Failure::new(Code::ConfigInvalid, message).hint("b24 help env lists the variables").into());
-        };
-        let value = value.trim();
-        let quoted = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
-        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
-        variables.push((name.trim().to_owned(), value.to_owned()));
-    }
+    let variables = env::parse_file(&text).map_err(|number| {
+        let message = format!("entry {number} of {} is not NAME=value", path.display());
+        Failure::new(Code::ConfigInvalid, message).hint("b24 help env lists the variables")
+    })?;
     host.env.add_missing(variables);
     Ok(())
 }

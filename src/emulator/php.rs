@@ -58,7 +58,8 @@ fn decode(text: &str) -> String {
 
 /// Writes a form: nested keys in brackets, every value a text, a flag as `1`
 /// or `0`. What is `null` or empty leaves no trace, as in PHP.
-pub(super) fn build_query(entries: &Map<String, Value>) -> String {
+#[must_use]
+pub fn build_query(entries: &Map<String, Value>) -> String {
     let mut pairs = Vec::new();
     for (name, value) in entries {
         write_pairs(&encode(name), value, &mut pairs);

@@ -265,6 +265,12 @@ impl Drop for Receiver {
     }
 }
 
+/// Reads the body of a delivery as the receiver does once its token was right.
+#[must_use]
+pub fn read_delivery(content_type: &str, body: &[u8]) -> Option<Delivery> {
+    Delivery::from_payload(form::decode(form::Media::of(content_type)?, body)?)
+}
+
 fn bind(options: &Options) -> Result<(TcpListener, SocketAddr), ReceiveError> {
     let address = SocketAddr::new(options.address, options.port);
     let open = || {

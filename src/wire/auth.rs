@@ -266,7 +266,7 @@ struct TokenAnswer {
 /// Reads the new pair. Tokens and an error at once prove neither, and so does a
 /// status that a proxy could have given. An error word that echoes a secret is
 /// masked before it is shortened; the pair itself may well be the old one again.
-fn read_tokens(status: u16, body: &[u8], redactor: &Redactor) -> Result<Pair, AuthError> {
+pub fn read_tokens(status: u16, body: &[u8], redactor: &Redactor) -> Result<Pair, AuthError> {
     let lost = || AuthError::Unknown(format!("HTTP status {status}"));
     let answer: TokenAnswer = serde_json::from_slice(body).map_err(|_| lost())?;
     let text = |value: &Option<Value>| match value {

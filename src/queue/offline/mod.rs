@@ -152,6 +152,13 @@ impl<'a> OfflineSource<'a> {
         source
     }
 
+    /// Reads what an answer of `event.offline.get` brings; `None` when it is
+    /// not one, and events may be hidden.
+    #[must_use]
+    pub fn events_of(body: &[u8]) -> Option<Vec<NewEvent>> {
+        answer::taken(body)
+    }
+
     /// Works until it is told to stop, and tells the engine how it ended.
     pub fn run(mut self) {
         let result = self.work();
