@@ -44,16 +44,13 @@ impl Portal {
         }
         let (name, loopback) = match url.host().ok_or(PortalError::Unreadable)? {
             Host::Domain(name) => {
-                let name = name.trim_end_matches('.').to_ascii_lowercase();
+                let name = host_name(name).ok_or(PortalError::Unreadable)?;
                 let loopback = name == "localhost";
                 (name, loopback)
             }
             Host::Ipv4(address) => (address.to_string(), address.is_loopback()),
             Host::Ipv6(address) => (format!("[{address}]"), address.is_loopback()),
         };
-        if name.is_empty() {
-            return Err(PortalError::Unreadable);
-        }
         let scheme = match url.scheme() {
             "https" => "https",
             "http" if loopback => "http",
@@ -108,6 +105,14 @@ fn is_this_machine(host: &str) -> bool {
         let name = host.split(':').next().unwrap_or_default();
         name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
     }
+}
+
+/// Returns a domain in lower case and without the dot at its end; `None` when
+/// a part of it is empty. Without its dots such a name could be another host:
+/// `4..` is a name, `4` an address.
+pub(crate) fn host_name(domain: &str) -> Option<String> {
+    let name = domain.strip_suffix('.').unwrap_or(domain);
+    name.split('.').all(|part| !part.is_empty()).then(|| name.to_ascii_lowercase())
 }
 
 impl fmt::Display for Portal {
@@ -222,6 +227,8 @@ mod tests {
         assert_eq!(Portal::parse("https://acme.bitrix24.ru@evil.example"), Err(PortalError::UserInfo));
         assert_eq!(Portal::parse("http://127.0.0.1.evil.example"), Err(PortalError::Insecure));
         assert_eq!(Portal::parse("ftp://acme.bitrix24.ru"), Err(PortalError::Unreadable));
-        assert_eq!(Portal::parse(""), Err(PortalError::Unreadable));
+        for text in ["", ".", "acme..example", "https://acme.example..", "4..", "https://127.0.0.1..:4000"] {
+            assert_eq!(Portal::parse(text), Err(PortalError::Unreadable), "{text}");
+        }
     }
 }

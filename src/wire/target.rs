@@ -9,6 +9,7 @@
 //! `localhost`, `127.0.0.0/8`, `::1`.
 
 use crate::error::{Code, Coded};
+use crate::ids;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
@@ -162,14 +163,14 @@ impl Place {
     fn of(url: &Url) -> Option<Place> {
         let (host, is_loopback) = match url.host()? {
             Host::Domain(name) => {
-                let name = name.trim_end_matches('.').to_ascii_lowercase();
+                let name = ids::host_name(name)?;
                 let is_loopback = name == "localhost";
                 (name, is_loopback)
             }
             Host::Ipv4(address) => (address.to_string(), address.is_loopback()),
             Host::Ipv6(address) => (format!("[{address}]"), address.is_loopback()),
         };
-        (!host.is_empty()).then(|| Place { host, port: url.port_or_known_default(), is_loopback })
+        Some(Place { host, port: url.port_or_known_default(), is_loopback })
     }
 
     /// Whether it is a portal: a known one, whatever the address is called by,
@@ -378,6 +379,9 @@ mod tests {
             ("http:\\\\localhost\\rest", TargetError::Unreadable),
             ("http://localhost\\@evil.example/", TargetError::Unreadable),
             ("http://localhost:99999/", TargetError::Unreadable),
+            ("http://localhost../", TargetError::Unreadable),
+            ("http://127.0.0.1../", TargetError::Unreadable),
+            ("http://handler..example/", TargetError::Unreadable),
             ("ftp://localhost/", TargetError::Scheme),
             ("file:///etc/passwd", TargetError::Scheme),
             ("http://localhost@evil.example/", TargetError::UserInfo),
