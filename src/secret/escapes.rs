@@ -18,6 +18,12 @@ use std::ops::Range;
 /// What an escape begins with.
 const MARKERS: &[u8] = b"%\\&=";
 
+/// An escape of an escape of … is looked through so often, and so many
+/// backslashes (JSON within JSON within …, six times). Without an end to it a
+/// text of nothing but backslashes would be read anew at each of them.
+const MOST_LAYERS: usize = 32;
+const MOST_SLASHES: usize = 63;
+
 const NAMED: &[(&[u8], char)] = &[(b"amp;", '&'), (b"lt;", '<'), (b"gt;", '>'), (b"quot;", '"'), (b"apos;", '\'')];
 
 /// Finds secrets that are escaped in part or as a whole.
@@ -93,7 +99,7 @@ impl Unit {
 fn unescaped(text: &[u8]) -> Option<(Unit, usize)> {
     match *text.first()? {
         b'%' => {
-            let twice = text[1..].chunks_exact(2).take_while(|pair| pair == b"25").count() * 2;
+            let twice = text[1..].chunks_exact(2).take(MOST_LAYERS).take_while(|pair| pair == b"25").count() * 2;
             if matches!(text.get(1 + twice), Some(b'u' | b'U')) {
                 return Some((Unit::scalar(hex(text, 2 + twice, 4)?)?, 6 + twice));
             }
@@ -104,7 +110,7 @@ fn unescaped(text: &[u8]) -> Option<(Unit, usize)> {
         }
         b'=' => Some((Unit::byte(hex(text, 1, 2)?)?, 3)),
         b'\\' => {
-            let slashes = text.iter().take_while(|byte| **byte == b'\\').count();
+            let slashes = text.iter().take(MOST_SLASHES).take_while(|byte| **byte == b'\\').count();
             match text.get(slashes)? {
                 b'u' => Some((Unit::scalar(hex(text, slashes + 1, 4)?)?, slashes + 5)),
                 b'x' => Some((Unit::scalar(hex(text, slashes + 1, 2)?)?, slashes + 3)),
@@ -119,7 +125,7 @@ fn unescaped(text: &[u8]) -> Option<(Unit, usize)> {
 }
 
 fn entity(text: &[u8]) -> Option<(Unit, usize)> {
-    let twice = text[1..].chunks_exact(4).take_while(|part| part == b"amp;").count() * 4;
+    let twice = text[1..].chunks_exact(4).take(MOST_LAYERS).take_while(|part| part == b"amp;").count() * 4;
     let rest = text.get(1 + twice..)?;
     if rest.first() != Some(&b'#') {
         let named = NAMED.iter().find(|(name, _)| rest.starts_with(name));
@@ -175,6 +181,20 @@ mod tests {
         {
             assert_eq!(found(other), None, "{other}");
         }
+    }
+
+    /// Three hundred thousand backslashes took half a minute, and twice as many four
+    /// times as long, when a run was read anew at each of its bytes.
+    #[test]
+    fn a_text_of_nothing_but_escapes_is_read_once() {
+        for part in ["\\", "%25", "&amp;", "amp;", "25"] {
+            assert_eq!(found(&format!("%\\&{}", part.repeat(300_000 / part.len()))), None, "{part}");
+        }
+        let deep = format!(r#"c{}u0034nary/"&+="#, "\\".repeat(MOST_SLASHES));
+        assert_eq!(found(&deep), Some(deep.as_str()));
+        let (percent, amp) = ("25".repeat(MOST_LAYERS), "amp;".repeat(MOST_LAYERS));
+        let deep = format!(r#"c%{percent}34nary/"&{amp}#38;+="#);
+        assert_eq!(found(&deep), Some(deep.as_str()));
     }
 
     proptest! {
