@@ -202,9 +202,14 @@ impl Operating {
     }
 
     /// Returns whether the record still says something: same run of the
-    /// machine, and not older than the portal's own memory.
+    /// machine, not older than the portal's own memory, and nothing that b24
+    /// does not write, for a damaged number must not stop a method for good.
     fn is_current(&self, record: &Record) -> bool {
-        record.boot == self.clock.boot_id() && until(record.seen_ns, self.clock.boot_ns()) <= WINDOW + UNKNOWN_RESET
+        let now = self.clock.boot_ns();
+        let latest = after(now, WINDOW + UNKNOWN_RESET);
+        record.boot == self.clock.boot_id()
+            && until(record.seen_ns, now) <= WINDOW + UNKNOWN_RESET
+            && [record.seen_ns, record.reset_ns, record.blocked_until_ns].iter().all(|instant| *instant <= latest)
     }
 
     fn path(&self, principal: &str, method: &str) -> PathBuf {

@@ -123,6 +123,24 @@ fn a_damaged_record_counts_as_none_and_a_shorter_one_ends_at_its_line() {
     assert!(operating.record(WHO, METHOD, seen(f64::NAN, 1.0)).is_ok());
 }
 
+/// No portal stops a method for longer than its window.
+#[test]
+fn a_record_of_a_far_future_counts_as_none() {
+    let (folder, _, operating) = world();
+    for (number, far) in [("seen_ns", u64::MAX), ("reset_ns", 5_700_000_000_000), ("blocked_until_ns", 50_000_000_000_000)] {
+        operating.record(WHO, METHOD, seen(470.0, 600.0)).unwrap();
+        let path = std::fs::read_dir(folder.path().join("operating")).unwrap().next().unwrap().unwrap().path();
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert!(operating.before(WHO, METHOD, Duration::ZERO).is_ok_and(|wait| wait.is_zero()) && !operating.list().unwrap().is_empty());
+        record[number] = far.into();
+        std::fs::write(&path, format!("{record}\n")).unwrap();
+        assert_eq!((delay_ms(&operating, METHOD), operating.list().unwrap()), (0, vec![]), "{number}");
+        operating.block(WHO, METHOD, None).unwrap();
+        assert_eq!(operating.list().unwrap()[0].blocked_for, UNKNOWN_RESET, "{number}");
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
 #[test]
 fn an_unreachable_folder_is_an_error() {
     let (folder, _, operating) = world();
