@@ -23,6 +23,9 @@ mod discover; // what there is, without asking a portal
 mod disk; // full, broken and foreign disks
 mod earlier; // what earlier versions recorded
 mod faults; // every fault of the portal
+#[path = "../fuzz/src/entries/mod.rs"]
+mod fuzz; // entry points of everything that is read
+mod fuzz_entries; // and what any bytes do to them
 mod gate_property; // what holds for every method and spelling
 mod given_files; // files and variables that a user names
 mod home; // a password database of one's own
