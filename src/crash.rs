@@ -5,7 +5,85 @@
 //! process at the third passing of the point, as `kill -9` would,
 //! `B24_PANIC_POINT=name` makes b24 panic there with a text that quotes
 //! secrets, and `B24_FAULT_POINT=name:1=ENOSPC` makes the operation at the
-//! point fail. `B24_POINTS_TRACE=FILE` lists the passings of both kinds.
+//! point fail. `B24_POINTS_TRACE=FILE` lists the passings of both kinds, and
+//! `B24_DISK_TRACE=FILE` what happens to files between them (`recorder.rs`).
+
+#[cfg(feature = "crash-points")]
+#[expect(clippy::disallowed_methods, reason = "the switch of the tests is an environment variable")]
+mod recorder;
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// A change of what is on disk. Whoever makes one describes it; nobody looks at
+/// it but the tests.
+pub enum Change<'a> {
+    /// A file is opened, and made when it is not there.
+    Open(&'a Path),
+    /// Bytes are written.
+    Write {
+        /// The file.
+        file: &'a File,
+        /// Where in it.
+        at: u64,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// A file gets another length.
+    Cut {
+        /// The file.
+        file: &'a File,
+        /// Its length.
+        length: u64,
+    },
+    /// The content of a file is synchronised.
+    SyncData(&'a File),
+    /// A file is synchronised.
+    SyncAll(&'a File),
+    /// The names in a folder are synchronised.
+    SyncFolder(&'a Path),
+    /// A file gets a further name.
+    Link {
+        /// One of its names.
+        file: &'a Path,
+        /// The new one.
+        name: &'a Path,
+    },
+    /// A file gets another name.
+    Rename {
+        /// The old one.
+        from: &'a Path,
+        /// The new one.
+        to: &'a Path,
+    },
+    /// A name goes.
+    Remove(&'a Path),
+    /// A folder is made, and those above it.
+    Folders(&'a Path),
+}
+
+/// Makes a change; tests write it down.
+#[inline]
+pub fn record<T>(change: &Change<'_>, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    #[cfg(feature = "crash-points")]
+    return recorder::change(change, make);
+    #[cfg(not(feature = "crash-points"))]
+    {
+        let _ = change;
+        make()
+    }
+}
+
+/// Makes a sync; tests write it down, or leave it out to see what it is for.
+#[inline]
+pub fn record_sync(change: &Change<'_>, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    #[cfg(feature = "crash-points")]
+    if recorder::is_left_out(change) {
+        return Ok(());
+    }
+    record(change, make)
+}
 
 /// Marks a point between two operations that a crash may fall into.
 #[inline]
@@ -17,7 +95,7 @@ pub fn point(name: &'static str) {
 
 /// Marks an operation on a file that may fail.
 #[inline]
-pub fn fault(name: &'static str) -> std::io::Result<()> {
+pub fn fault(name: &'static str) -> io::Result<()> {
     #[cfg(feature = "crash-points")]
     enabled::fault(name)?;
     let _ = name;
@@ -42,6 +120,7 @@ mod enabled {
 
     pub(super) fn point(name: &'static str) {
         trace("point", name);
+        super::recorder::point(name);
         let panics = std::env::var("B24_PANIC_POINT").as_deref() == Ok(name);
         assert!(!panics, "at {name} with {:?}", std::env::vars_os().collect::<Vec<_>>());
         let Ok(wanted) = std::env::var("B24_CRASH_POINT") else { return };

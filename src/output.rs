@@ -142,6 +142,7 @@ pub fn note_to(err: &mut dyn Write, (level, code, text): (&str, &str, &str), for
 /// Returns how many secret-looking values were masked.
 pub fn body(host: &mut Host, body: &[u8], note: Option<&Value>, mask: bool) -> io::Result<usize> {
     let layout = layout(host);
+    crate::crash::point("output.before_print");
     let mut out = BufWriter::new(&mut host.out);
     let masked = json::write_document(body, Print { layout, note, mask }, &mut out)?;
     out.flush()?;
@@ -155,6 +156,7 @@ pub fn value(host: &mut Host, value: &Value) -> io::Result<()> {
 
 /// Prints text of several lines, or one line for another program.
 pub fn text(host: &mut Host, text: &str) -> io::Result<()> {
+    crate::crash::point("output.before_print");
     writeln!(host.out, "{}", json::escape_deceptive_lines(text.trim_end()))?;
     host.out.flush()
 }

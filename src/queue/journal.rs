@@ -28,7 +28,7 @@ use super::state::{Place, State};
 use crate::crash;
 use crate::host::Random;
 use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
-use crate::store::{create_folder, temporary_name};
+use crate::store::{create_folder, disk, temporary_name};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -168,7 +168,7 @@ impl Journal {
             }
         };
         for old in found.older {
-            let _ = std::fs::remove_file(self.path(old));
+            let _ = disk::remove(&self.path(old));
         }
         Ok(Held { _lock: lock, file, witness })
     }

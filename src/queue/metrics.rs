@@ -2,9 +2,9 @@
 
 use super::line::Counters;
 use crate::host::{Random, random_hex};
+use crate::store::disk;
 use crate::store::locked::StoreError;
 use std::fmt::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,12 +41,12 @@ impl Metrics {
     pub fn write(&self, sample: &Sample, counters: &Counters) -> Result<(), StoreError> {
         let hidden = self.path.with_file_name(format!(".tmp-{}", random_hex(self.random.as_ref(), 8)));
         let written = (|| {
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&hidden)?;
-            std::io::Write::write_all(&mut file, self.text(sample, counters).as_bytes())?;
-            std::fs::rename(&hidden, &self.path)
+            let file = disk::create(&hidden, 0o644)?;
+            disk::write_at(&file, 0, self.text(sample, counters).as_bytes())?;
+            disk::rename(&hidden, &self.path)
         })();
         written.map_err(StoreError::io("write", &self.path)).inspect_err(|_| {
-            let _ = std::fs::remove_file(&hidden);
+            let _ = disk::remove(&hidden);
         })
     }
 

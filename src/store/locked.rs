@@ -1,4 +1,5 @@
-//! The one place that locks files and makes them durable.
+//! The one place that locks files; what it changes on disk goes through
+//! [`disk`](super::disk).
 //!
 //! A lock is a whole-file advisory lock (`flock`). It belongs to the open file
 //! and ends with the process, so a lock that is held proves a living owner: no
@@ -6,12 +7,13 @@
 //! over while in use; after every lock it is checked that the path still
 //! leads to the file, and one that was deleted meanwhile is opened anew.
 
+use super::disk::{self, no_follow, no_wait};
 use crate::crash;
 use crate::error::{Code, Coded};
 use crate::store::patience;
 use fs2::FileExt as _;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -113,7 +115,7 @@ impl Locked {
     /// [`StoreError::Busy`] when the lock was not free within `wait`.
     pub fn open(path: &Path, mode: Mode, wait: Duration) -> Result<Locked, StoreError> {
         loop {
-            let (file, metadata) = open_file(path, true)?;
+            let (file, metadata) = open_file(path, disk::open_or_create)?;
             if !try_lock(&file, mode, path)? {
                 wait_for_lock(&file, mode, path, wait)?;
             }
@@ -126,7 +128,7 @@ impl Locked {
     /// Opens or creates the file and takes its lock if it is free.
     pub fn try_open(path: &Path, mode: Mode) -> Result<Option<Locked>, StoreError> {
         loop {
-            let (file, metadata) = open_file(path, true)?;
+            let (file, metadata) = open_file(path, disk::open_or_create)?;
             if !try_lock(&file, mode, path)? {
                 return Ok(None);
             }
@@ -145,7 +147,7 @@ impl Locked {
     /// removed meanwhile is not made again.
     pub fn open_existing(path: &Path, mode: Mode, wait: Duration) -> Result<Existing, StoreError> {
         loop {
-            let (file, metadata) = match open_file(path, false) {
+            let (file, metadata) = match open_file(path, open_existing) {
                 Ok(opened) => opened,
                 Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     return Ok(Existing::Absent);
@@ -170,21 +172,21 @@ impl Locked {
     pub fn create_new(path: &Path, content: &[u8], temporary: &str) -> Result<Option<Locked>, StoreError> {
         let hidden = path.with_file_name(temporary);
         let published = (|| {
-            let mut file = create_exclusive(&hidden)?;
+            let file = create_exclusive(&hidden)?;
             file.try_lock_exclusive().map_err(StoreError::io("lock", &hidden))?;
             crash::fault("store.create").map_err(StoreError::io("write", path))?;
-            file.write_all(content).map_err(StoreError::io("write", path))?;
-            file.sync_all().map_err(StoreError::io("synchronise", path))?;
+            disk::write_at(&file, 0, content).map_err(StoreError::io("write", path))?;
+            disk::sync_all(&file).map_err(StoreError::io("synchronise", path))?;
             crash::point("store.create.before_link");
             crash::fault("store.link").map_err(StoreError::io("create", path))?;
-            match std::fs::hard_link(&hidden, path) {
+            match disk::link(&hidden, path) {
                 Ok(()) => Ok(Some(Locked { file, path: path.to_owned() })),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
                 Err(error) => Err(StoreError::io("create", path)(error)),
             }
         })();
         crash::point("store.create.before_unlink");
-        let _ = std::fs::remove_file(&hidden);
+        let _ = disk::remove(&hidden);
         published
     }
 
@@ -249,38 +251,38 @@ impl Locked {
     /// not stand behind half a line.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let end = self.length()?;
-        let written = crash::fault("store.append").and_then(|()| self.file.write_all_at(bytes, end));
+        let written = crash::fault("store.append").and_then(|()| disk::write_at(&self.file, end, bytes));
         written.map_err(StoreError::io("write", &self.path)).inspect_err(|_| {
-            let _ = self.file.set_len(end);
+            let _ = disk::set_length(&self.file, end);
         })
     }
 
     /// Writes at a position.
     pub fn write_at(&mut self, position: u64, bytes: &[u8]) -> Result<(), StoreError> {
         crash::fault("store.write").map_err(StoreError::io("write", &self.path))?;
-        self.file.write_all_at(bytes, position).map_err(StoreError::io("write", &self.path))
+        disk::write_at(&self.file, position, bytes).map_err(StoreError::io("write", &self.path))
     }
 
     /// Cuts the file to a length.
     pub fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
-        crash::fault("store.cut").and_then(|()| self.file.set_len(length)).map_err(StoreError::io("cut", &self.path))
+        crash::fault("store.cut").and_then(|()| disk::set_length(&self.file, length)).map_err(StoreError::io("cut", &self.path))
     }
 
     /// Waits until the content is on disk. A failure is final: the data must
     /// not be counted as written, also not after a later success.
     pub fn sync_data(&self) -> Result<(), StoreError> {
         crash::fault("store.sync").map_err(StoreError::io("synchronise", &self.path))?;
-        self.file.sync_data().map_err(StoreError::io("synchronise", &self.path))
+        disk::sync_data(&self.file).map_err(StoreError::io("synchronise", &self.path))
     }
 
     /// Deletes the file; whoever waits for its lock opens a new one.
     pub fn remove(self) -> Result<(), StoreError> {
-        crash::fault("store.remove").and_then(|()| std::fs::remove_file(&self.path)).map_err(StoreError::io("delete", &self.path))
+        crash::fault("store.remove").and_then(|()| disk::remove(&self.path)).map_err(StoreError::io("delete", &self.path))
     }
 
     /// Renames the file within its folder; the lock stays with it.
     pub fn rename(&mut self, to: &Path) -> Result<(), StoreError> {
-        std::fs::rename(&self.path, to).map_err(StoreError::io("rename", &self.path))?;
+        disk::rename(&self.path, to).map_err(StoreError::io("rename", &self.path))?;
         to.clone_into(&mut self.path);
         Ok(())
     }
@@ -311,15 +313,15 @@ pub fn create_durable(path: &Path, content: &[u8], temporary: &str) -> Result<bo
 pub fn replace_durable(path: &Path, content: &[u8], temporary: &str) -> Result<(), StoreError> {
     let hidden = path.with_file_name(temporary);
     let written = (|| {
-        let mut file = create_exclusive(&hidden)?;
+        let file = create_exclusive(&hidden)?;
         crash::fault("store.replace").map_err(StoreError::io("write", path))?;
-        file.write_all(content).map_err(StoreError::io("write", path))?;
-        file.sync_all().map_err(StoreError::io("synchronise", path))?;
+        disk::write_at(&file, 0, content).map_err(StoreError::io("write", path))?;
+        disk::sync_all(&file).map_err(StoreError::io("synchronise", path))?;
         crash::point("store.replace.before_rename");
-        std::fs::rename(&hidden, path).map_err(StoreError::io("replace", path))
+        disk::rename(&hidden, path).map_err(StoreError::io("replace", path))
     })();
     if written.is_err() {
-        let _ = std::fs::remove_file(&hidden);
+        let _ = disk::remove(&hidden);
     }
     written?;
     crash::point("store.replace.before_sync");
@@ -330,7 +332,7 @@ pub fn replace_durable(path: &Path, content: &[u8], temporary: &str) -> Result<(
 pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     crash::fault("store.sync_folder").map_err(StoreError::io("synchronise", folder))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("synchronise", folder))
+    disk::sync_folder(folder).map_err(StoreError::io("synchronise", folder))
 }
 
 /// Reads a whole file without following a link in its last part; `None` when
@@ -371,17 +373,9 @@ fn open_regular(path: &Path) -> Result<Option<(File, Metadata)>, StoreError> {
     }
 }
 
-fn open_file(path: &Path, create: bool) -> Result<(File, Metadata), StoreError> {
+fn open_file(path: &Path, open: fn(&Path) -> io::Result<File>) -> Result<(File, Metadata), StoreError> {
     crash::fault("store.open").map_err(StoreError::io("open", path))?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(create)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(no_follow() | no_wait())
-        .open(path)
-        .map_err(StoreError::io("open", path))?;
+    let file = open(path).map_err(StoreError::io("open", path))?;
     // What is written to a device is not kept, whatever it answers.
     let metadata = file.metadata().map_err(StoreError::io("read", path))?;
     match metadata.is_file() {
@@ -390,25 +384,13 @@ fn open_file(path: &Path, create: bool) -> Result<(File, Metadata), StoreError> 
     }
 }
 
+fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(no_follow() | no_wait()).open(path)
+}
+
 /// Creates a file that is not there yet, for the user alone.
 pub(super) fn create_exclusive(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(no_follow())
-        .open(path)
-        .map_err(StoreError::io("create", path))
-}
-
-fn no_follow() -> i32 {
-    (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC).bits().cast_signed()
-}
-
-/// Without it, a pipe in the place of a file would be waited for.
-fn no_wait() -> i32 {
-    rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
+    disk::create(path, disk::PRIVATE).map_err(StoreError::io("create", path))
 }
 
 fn try_lock(file: &File, mode: Mode, path: &Path) -> Result<bool, StoreError> {

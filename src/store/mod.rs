@@ -18,6 +18,7 @@
 pub mod audit;
 pub mod config;
 pub mod credentials;
+pub mod disk;
 pub mod given;
 pub mod guard;
 pub mod home;
@@ -36,7 +37,7 @@ use crate::error::{Code, Coded};
 use crate::host::{Random, random_hex};
 use locked::{Locked, Mode, StoreError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use witness::Witness;
@@ -216,7 +217,7 @@ pub fn create_folder(path: &Path) -> Result<(), StoreError> {
         return Ok(());
     }
     let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
-    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+    match disk::create_folders(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io("create", path)(error)),
         _ => {}
     }

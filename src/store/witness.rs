@@ -11,12 +11,11 @@
 //! has other forms (`ledger::witness`, `audit::head`).
 
 use super::locked::{self, StoreError};
-use super::temporary_name;
+use super::{disk, temporary_name};
 use crate::crash;
 use crate::host::Random;
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The place of a witness.
@@ -58,13 +57,13 @@ impl Witness {
     pub fn write(&self, text: &str, random: &dyn Random) -> Result<(), StoreError> {
         let hidden = self.path.with_file_name(temporary_name(random));
         crash::fault("store.witness").map_err(StoreError::io("write", &self.path))?;
-        let mut file = create(&hidden)?;
-        let written = file.write_all(format!("{text}\n{}\n", check_of(text)).as_bytes()).and_then(|()| {
+        let file = create(&hidden)?;
+        let written = disk::write_at(&file, 0, format!("{text}\n{}\n", check_of(text)).as_bytes()).and_then(|()| {
             crash::point("store.witness.before_rename");
-            std::fs::rename(&hidden, &self.path)
+            disk::rename(&hidden, &self.path)
         });
         written.map_err(StoreError::io("write", &self.path)).inspect_err(|_| {
-            let _ = std::fs::remove_file(&hidden);
+            let _ = disk::remove(&hidden);
         })?;
         crash::point("store.witness.written");
         Ok(())
@@ -72,7 +71,7 @@ impl Witness {
 
     /// Takes the witness away; there may be none.
     pub fn remove(&self) -> Result<(), StoreError> {
-        match crash::fault("store.witness_remove").and_then(|()| std::fs::remove_file(&self.path)) {
+        match crash::fault("store.witness_remove").and_then(|()| disk::remove(&self.path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", &self.path)(error)),
             _ => Ok(()),
         }
@@ -84,7 +83,7 @@ fn create(path: &Path) -> Result<File, StoreError> {
     match locked::create_exclusive(path) {
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().unwrap_or(Path::new("/"));
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::io("create", folder))?;
+            disk::create_folders(folder).map_err(StoreError::io("create", folder))?;
             locked::create_exclusive(path)
         }
         created => created,

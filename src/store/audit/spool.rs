@@ -9,8 +9,8 @@ use super::journal::temporary_name;
 use super::place::names;
 use crate::crash;
 use crate::host::{random_hex, timestamp, unix_ms};
-use crate::store::create_folder;
 use crate::store::locked::{StoreError, create_durable, read_if_exists, sync_parent};
+use crate::store::{create_folder, disk};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -95,7 +95,7 @@ pub(super) fn count(folder: &Path) -> Result<usize, StoreError> {
 pub(super) fn done(appended: &[Waiting]) {
     for Waiting { path, .. } in appended {
         crash::point("audit.before_unspool");
-        let _ = std::fs::remove_file(path);
+        let _ = disk::remove(path);
     }
 }
 

@@ -29,8 +29,8 @@ use super::witness::missing;
 use super::{Key, Ledger, LedgerError, Write};
 use crate::crash;
 use crate::json;
-use crate::store::create_folder;
 use crate::store::locked::{self, Existing, Locked, Mode, StoreError};
+use crate::store::{create_folder, disk};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -110,7 +110,7 @@ impl Marks {
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         let Existing::Locked(mut file) = Locked::open_existing(&self.path, Mode::Exclusive, MARKS_WAIT)? else { return Ok(()) };
         let link = self.link(name);
-        match crash::fault("store.witness_remove").and_then(|()| std::fs::remove_file(&link)) {
+        match crash::fault("store.witness_remove").and_then(|()| disk::remove(&link)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("delete", &link)(error)),
             _ => {}
         }
@@ -147,7 +147,7 @@ impl Marks {
     fn testify(&self, name: &str) -> Result<(), StoreError> {
         let link = self.link(name);
         let record = self.ledger.join(&name[..2]).join(&name[2..]);
-        match crash::fault("store.witness").and_then(|()| std::fs::hard_link(record, &link)) {
+        match crash::fault("store.witness").and_then(|()| disk::link(&record, &link)) {
             Err(error) if !matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
                 Err(StoreError::io("create", &link)(error))
             }

@@ -33,9 +33,9 @@ use super::chain;
 use super::record::{Line, Record};
 use super::{Ledger, LedgerError};
 use crate::crash;
+use crate::store::disk;
 use crate::store::locked::{self, Locked, StoreError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The second names of a record.
@@ -56,11 +56,11 @@ impl Names {
     /// Gives the name of the n-th dispatch.
     pub(super) fn give(&self, number: usize) -> Result<(), StoreError> {
         let name = self.of(number);
-        let given = crash::fault("store.witness").and_then(|()| match std::fs::hard_link(&self.record, &name) {
+        let given = crash::fault("store.witness").and_then(|()| match disk::link(&self.record, &name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let folder = name.parent().unwrap_or(Path::new("/"));
-                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-                std::fs::hard_link(&self.record, &name)
+                disk::create_folders(folder)?;
+                disk::link(&self.record, &name)
             }
             given => given,
         });
@@ -155,7 +155,7 @@ impl Ledger {
         let names = self.names(name);
         for number in numbers {
             let link = names.of(number);
-            match crash::fault("store.witness_remove").and_then(|()| std::fs::remove_file(&link)) {
+            match crash::fault("store.witness_remove").and_then(|()| disk::remove(&link)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("delete", &link)(error)),
                 _ => crash::point("store.witness.removed"),
             }

@@ -8,7 +8,7 @@ use super::{Plan, PlanError, Plans, is_of_this_version, parse_time};
 use crate::host::Random;
 use crate::ids::PlanId;
 use crate::store::locked::{self, StoreError};
-use crate::store::temporary_name;
+use crate::store::{disk, temporary_name};
 use chrono::{DateTime, Utc};
 
 /// One file of the folder.
@@ -103,7 +103,7 @@ impl Plans {
             return Ok(Cancelled::Plan(id));
         }
         let path = self.path(&id);
-        std::fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
+        disk::remove(&path).map_err(StoreError::io("delete", &path))?;
         Ok(Cancelled::Changed(id))
     }
 
@@ -114,8 +114,8 @@ impl Plans {
             match self.look_at(&id, now) {
                 Some(Kept::Sealed { is_expired: true, .. } | Kept::OfOtherVersion { is_expired: true, .. }) => {
                     let path = self.path(&id);
-                    std::fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
-                    let _ = std::fs::remove_file(self.cancelled_path(&id));
+                    disk::remove(&path).map_err(StoreError::io("delete", &path))?;
+                    let _ = disk::remove(&self.cancelled_path(&id));
                     let _ = self.cancelled_witness(&id).remove();
                     pruned.expired.push(id);
                 }
