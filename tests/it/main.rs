@@ -21,6 +21,7 @@ mod damage_old; // state of the last version
 mod damage_tokens; // tokens that were lost or changed
 mod discover; // what there is, without asking a portal
 mod disk; // full, broken and foreign disks
+mod disk_trace; // which sync stands between which points
 mod earlier; // what earlier versions recorded
 mod faults; // every fault of the portal
 #[path = "../fuzz/src/entries/mod.rs"]
@@ -65,6 +66,7 @@ mod secrets_spelled; // in whatever spelling
 mod secrets_wire; // nor from portals that are not there or repeat it
 mod spellings; // one write in every spelling
 mod tidy; // rules about the source
+mod traced; // what a run did to its files
 mod trigger; // events for handlers of one's own
 mod unseen; // no character that prints nothing comes out raw
 mod waits; // how long anything is waited for, and how much is taken
