@@ -21,6 +21,7 @@ mod damage_old; // state of the last version
 mod damage_tokens; // tokens that were lost or changed
 mod discover; // what there is, without asking a portal
 mod disk; // full, broken and foreign disks
+mod disk_model; // what a disk may hold after a loss of power
 mod disk_trace; // which sync stands between which points
 mod earlier; // what earlier versions recorded
 mod faults; // every fault of the portal
