@@ -63,6 +63,13 @@ pub enum Change<'a> {
     Folders(&'a Path),
 }
 
+/// Where a test wants the changes of this thread to be written down, and which
+/// syncs are left out, instead of what the environment says.
+#[cfg(feature = "crash-points")]
+pub fn record_here(trace: Option<(std::path::PathBuf, Option<String>)>) {
+    recorder::record_here(trace);
+}
+
 /// Makes a change; tests write it down.
 #[inline]
 pub fn record<T>(change: &Change<'_>, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

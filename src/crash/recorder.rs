@@ -1,24 +1,36 @@
 //! Writes down what is done to files, for the tests that ask what a loss of
 //! power may take away. `B24_DISK_TRACE=FILE` gets one JSON object a line: every
 //! change that was made, with its bytes, and every point that was passed, in the
-//! order in which they happened. `B24_DISK_SKIP=OPERATION[:PATH][@POINT]` leaves
+//! order in which they happened. `B24_DISK_SKIP=OPERATION[:PATH][@POINT][#N]` leaves
 //! out the syncs of this kind (`sync_data`, `sync_all`, `sync_folder`) of files
-//! whose path has `PATH` in it, directly behind the point in the same thread.
+//! whose path has `PATH` in it, or at its end (`PATH$`), where the point is the
+//! last one that the thread has passed; with a number only the N-th of them.
 
 use super::Change;
 use serde_json::{Value, json};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Held from before a change until it is written down.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// How many syncs were those of the rule.
+static MATCHED: AtomicU32 = AtomicU32::new(0);
+
 thread_local! {
     static LAST_POINT: Cell<&'static str> = const { Cell::new("") };
+    static HERE: RefCell<Option<(PathBuf, Option<String>)>> = const { RefCell::new(None) };
+}
+
+pub(super) fn record_here(trace: Option<(PathBuf, Option<String>)>) {
+    LAST_POINT.set("");
+    MATCHED.store(0, Ordering::Relaxed);
+    HERE.replace(trace);
 }
 
 /// What is known of a change before it is made.
@@ -50,8 +62,9 @@ pub(super) fn change<T>(change: &Change<'_>, make: impl FnOnce() -> io::Result<T
 
 /// Returns whether a sync is one of those that a test leaves out.
 pub(super) fn is_left_out(sync: &Change<'_>) -> bool {
-    let Ok(rule) = std::env::var("B24_DISK_SKIP") else { return false };
-    let (rule, point) = rule.split_once('@').map_or((rule.as_str(), None), |(rule, point)| (rule, Some(point)));
+    let Some(rule) = skipped() else { return false };
+    let (rule, number) = rule.split_once('#').map_or((rule.as_str(), None), |(rule, number)| (rule, number.parse::<u32>().ok()));
+    let (rule, point) = rule.split_once('@').map_or((rule, None), |(rule, point)| (rule, Some(point)));
     let (wanted, part) = rule.split_once(':').unwrap_or((rule, ""));
     let (operation, path) = match sync {
         Change::SyncData(file) => ("sync_data", path_of(file)),
@@ -65,7 +78,9 @@ pub(super) fn is_left_out(sync: &Change<'_>) -> bool {
         | Change::Remove(_)
         | Change::Folders(_) => return false,
     };
-    wanted == operation && path.contains(part) && point.is_none_or(|point| point == LAST_POINT.get())
+    let is_there = part.strip_suffix('$').map_or_else(|| path.contains(part), |end| path.ends_with(end));
+    let matches = wanted == operation && is_there && point.is_none_or(|point| point == LAST_POINT.get());
+    matches && number.is_none_or(|number| MATCHED.fetch_add(1, Ordering::Relaxed) + 1 == number)
 }
 
 fn turn() -> MutexGuard<'static, ()> {
@@ -73,7 +88,12 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 fn trace() -> Option<PathBuf> {
-    std::env::var_os("B24_DISK_TRACE").map(PathBuf::from)
+    let here = HERE.with_borrow(|here| here.as_ref().map(|(trace, _)| trace.clone()));
+    here.or_else(|| std::env::var_os("B24_DISK_TRACE").map(PathBuf::from))
+}
+
+fn skipped() -> Option<String> {
+    HERE.with_borrow(|here| here.as_ref().map(|(_, rule)| rule.clone())).unwrap_or_else(|| std::env::var("B24_DISK_SKIP").ok())
 }
 
 fn before(change: &Change<'_>) -> Before {

@@ -33,16 +33,20 @@ const SECTOR: usize = 512;
 pub(crate) struct Breadth {
     /// Up to so many combinations all are taken.
     pub(crate) all_up_to: usize,
-    /// Above it: everything old, everything new, each single thing alone old
-    /// and alone new, and so many by chance.
+    /// Above it: everything old, everything new, and so many by chance.
     pub(crate) by_chance: usize,
+    /// And each single thing in each of its ways, with all others old and with
+    /// all others new.
+    pub(crate) single: bool,
     /// Into how many pieces a write is cut.
     pub(crate) cuts: usize,
 }
 
 impl Breadth {
-    pub(crate) const SHORT: Breadth = Breadth { all_up_to: 24, by_chance: 6, cuts: 2 };
-    pub(crate) const LONG: Breadth = Breadth { all_up_to: 1024, by_chance: 128, cuts: 24 };
+    /// Nothing but the two ends.
+    pub(crate) const ENDS: Breadth = Breadth { all_up_to: 2, by_chance: 0, cuts: 1, single: false };
+    pub(crate) const SHORT: Breadth = Breadth { all_up_to: 16, by_chance: 4, cuts: 1, single: true };
+    pub(crate) const LONG: Breadth = Breadth { all_up_to: 1024, by_chance: 128, cuts: 24, single: true };
 }
 
 /// A disk, and what of it is certain.
@@ -384,7 +388,7 @@ fn choices(ways: &[usize], breadth: Breadth, seed: u64) -> Vec<Vec<usize>> {
     }
     let (old, new): (Vec<usize>, Vec<usize>) = ways.iter().map(|ways| (0, ways - 1)).unzip();
     let mut chosen = vec![old.clone(), new.clone()];
-    for (index, ways) in ways.iter().enumerate() {
+    for (index, ways) in ways.iter().enumerate().filter(|_| breadth.single) {
         for way in 0..*ways {
             for mut choice in [old.clone(), new.clone()] {
                 choice[index] = way;

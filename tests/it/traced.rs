@@ -1,6 +1,7 @@
 //! What a run did to its files, as the recorder of test builds wrote it down
 //! (`src/crash/recorder.rs`), and how people read it.
 
+use crate::kept::in_process;
 use crate::world::{Outcome, World};
 use serde_json::Value;
 use std::os::unix::fs::MetadataExt;
@@ -117,6 +118,19 @@ impl Trace {
         let path = world.home.path().join("disk-trace");
         let _ = std::fs::remove_file(&path);
         let outcome = Outcome::of(command.env("B24_DISK_TRACE", &path));
+        trace.read(world, "disk-trace");
+        (outcome, trace)
+    }
+
+    /// Runs a command in this process as a person at a terminal, without the
+    /// syncs of a rule, and returns what it did.
+    pub(crate) fn of_person(world: &World, command: &Command, skip: Option<&str>) -> (Outcome, Trace) {
+        let mut trace = Trace::begin(world);
+        let path = world.home.path().join("disk-trace");
+        let _ = std::fs::remove_file(&path);
+        b24::crash::record_here(Some((path, skip.map(str::to_owned))));
+        let outcome = in_process(world, command, true);
+        b24::crash::record_here(None);
         trace.read(world, "disk-trace");
         (outcome, trace)
     }

@@ -31,9 +31,26 @@ impl World {
         World::with(Limits::none())
     }
 
+    /// A portal whose user keeps everything in memory, where there is such a
+    /// place: for tests that make thousands of state folders.
+    pub(crate) fn in_memory() -> World {
+        World::at(memory(), Limits::none())
+    }
+
+    /// The same with a first access token that is over; its successors last.
+    pub(crate) fn in_memory_with_expired_token() -> World {
+        let mut world = World::at(memory(), Limits { token_ttl_s: 0, ..Limits::none() });
+        world.stop();
+        world.restart();
+        world
+    }
+
     /// A portal with limits of its own.
     pub(crate) fn with(limits: Limits) -> World {
-        let home = tempfile::tempdir().unwrap();
+        World::at(tempfile::tempdir().unwrap(), limits)
+    }
+
+    fn at(home: tempfile::TempDir, limits: Limits) -> World {
         let data = home.path().join("portal");
         let emulator = start(&data, limits);
         World { home, emulator, data }
@@ -127,6 +144,18 @@ impl World {
     pub(crate) fn restart(&mut self) {
         let port = self.emulator.address().port();
         self.emulator = serve(&self.data, Limits::none(), port);
+    }
+
+    /// Everything that the portal remembers.
+    pub(crate) fn memory(&self) -> Vec<u8> {
+        std::fs::read(self.data.join("journal.jsonl")).unwrap()
+    }
+
+    /// Serves the portal with what it remembered then, at the same address.
+    pub(crate) fn remember(&mut self, memory: &[u8]) {
+        self.stop();
+        std::fs::write(self.data.join("journal.jsonl"), memory).unwrap();
+        self.restart();
     }
 
     /// What changed on the portal.
@@ -224,6 +253,12 @@ impl Outcome {
         assert_eq!(error["exit"], status);
         error
     }
+}
+
+fn memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let home = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    home.or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Starts an emulator on a data folder.
