@@ -21,6 +21,7 @@ pub mod credentials;
 pub mod disk;
 pub mod given;
 pub mod guard;
+pub mod hole;
 pub mod home;
 pub mod ledger;
 pub mod limiter;

@@ -7,6 +7,7 @@
 //! |--|--|--|
 //! | no current file, or an empty one | before the first record of a segment | make its name durable, go on from the last segment |
 //! | bytes behind the last line end | within the write of a record | cut them, keep them in the next record's `torn` |
+//! | zeroes in place of a part of a record | a loss of power before it was synchronised | the same, from this record on |
 //! | a last record `segment_end` | between the end of a segment and its renaming | rename it now |
 //!
 //! A record counts as durable after `sync_data` alone, because the names were
@@ -19,6 +20,7 @@ use super::line::{self, GENESIS, Line, SEGMENT_END};
 use super::place::Place;
 use crate::crash;
 use crate::host::{random_hex, timestamp};
+use crate::store::hole;
 use crate::store::locked::{Locked, Mode, StoreError, sync_parent};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -86,7 +88,7 @@ impl<'a> Journal<'a> {
     fn open_current(log: &'a AuditLog, wait: Duration, head: Option<&Head>) -> Result<Journal<'a>, StoreError> {
         let place = &log.place;
         let mut file = Locked::open(place.current(), Mode::Exclusive, wait)?;
-        let tail = read_tail(&mut file)?;
+        let tail = read_tail(&mut file, head.map_or(0, |head| head.seq))?;
         if tail.whole == 0 && !line::is_ours(&tail.torn) {
             return Err(foreign(file.path()));
         }
@@ -211,22 +213,43 @@ fn next_segment(place: &Place) -> Result<u64, StoreError> {
 fn tip_of_last_segment(place: &Place, wait: Duration) -> Result<Tip, StoreError> {
     let Some(last) = place.segments()?.pop() else { return Ok(Tip::genesis()) };
     let path = place.segment(last);
-    let tail = read_tail(&mut Locked::open(&path, Mode::Shared, wait)?)?;
+    let tail = read_back(&mut Locked::open(&path, Mode::Shared, wait)?, Holes::AreData)?;
     match tail.tip {
         Some(tip) if tail.torn.is_empty() => Ok(tip),
         Some(_) | None => Err(StoreError::unusable(&path, "does not end with a whole record; look at it with b24 audit verify")),
     }
 }
 
+/// What zeroes are taken for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holes {
+    /// The end of what is on disk.
+    End,
+    /// Bytes like others.
+    AreData,
+}
+
+/// Finds the end of a file. Zeroes that stand before a record which is known to
+/// be on disk are no loss of power but damage: `verify` tells of it.
+fn read_tail(file: &mut Locked, certain: u64) -> Result<Tail, StoreError> {
+    match read_back(file, Holes::End) {
+        Ok(tail) if tail.tip.as_ref().map_or(0, |tip| tip.seq) >= certain => Ok(tail),
+        // A disk that cannot be read has said nothing about holes.
+        Err(error @ StoreError::Io { .. }) => Err(error),
+        Ok(_) | Err(_) => read_back(file, Holes::AreData),
+    }
+}
+
 /// Reads back from the end until a whole last line is found. The cost depends
 /// on the length of that line, not on the length of the file.
-fn read_tail(file: &mut Locked) -> Result<Tail, StoreError> {
+fn read_back(file: &mut Locked, holes: Holes) -> Result<Tail, StoreError> {
     let length = file.length()?;
     let mut window = WINDOW;
     loop {
         let start = length.saturating_sub(window);
         let bytes = file.read_range(start, usize::try_from(length - start).unwrap_or(usize::MAX))?;
-        let last_end = bytes.iter().rposition(|byte| *byte == b'\n');
+        let hole = hole::first(&bytes, start).filter(|_| holes == Holes::End);
+        let last_end = bytes[..hole.unwrap_or(bytes.len())].iter().rposition(|byte| *byte == b'\n');
         let line_start = last_end.and_then(|end| bytes[..end].iter().rposition(|byte| *byte == b'\n')).map(|at| at + 1);
         match (last_end, line_start.or((start == 0).then_some(0))) {
             (None, _) if start == 0 => return Ok(Tail { tip: None, whole: 0, torn: bytes }),

@@ -10,6 +10,7 @@
 //! record. The frame around `h` and `b` has one spelling only, so that no bit
 //! of a line can change unseen.
 
+use crate::store::hole;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -91,12 +92,20 @@ pub(super) fn frame(hash: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// Returns whether the bytes look like a line of ours, or like the beginning
-/// of one that a crash cut off. Bytes that never reached the disk are zeros.
+/// of one that a crash cut off. Bytes that never reached the disk are zeros:
+/// all of them, those behind a beginning, or the first sectors of a line.
 pub(super) fn is_ours(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
-        || bytes.iter().take(BODY).enumerate().all(|(at, byte)| match at {
-            at if at < OPENING.len() => *byte == OPENING[at],
-            at if at < OPENING.len() + DIGITS => byte.is_ascii_hexdigit(),
-            at => *byte == MIDDLE[at - OPENING.len() - DIGITS],
-        })
+    let known = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let rest = &bytes[bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len())..];
+    rest.is_empty()
+        || (known == 0 && hole::first(bytes, 0) == Some(0) && rest.ends_with(b"}}\n") && std::str::from_utf8(rest).is_ok())
+        || (known > 0 && is_beginning(&bytes[..known]))
+}
+
+fn is_beginning(bytes: &[u8]) -> bool {
+    bytes.iter().take(BODY).enumerate().all(|(at, byte)| match at {
+        at if at < OPENING.len() => *byte == OPENING[at],
+        at if at < OPENING.len() + DIGITS => byte.is_ascii_hexdigit(),
+        at => *byte == MIDDLE[at - OPENING.len() - DIGITS],
+    })
 }
