@@ -46,10 +46,10 @@ pub(crate) const WAYS: &[Way] = &[
     Way { method: "batch", ..way("part of a batch", [batch, part], 0, &[0, 8]) },
     Way { before: will_be_lost, ..way("other key", [keyed, other], 8, &[0, 8]) },
     Way { before: done, ..way("forgotten", [forget, keyed], 0, &[0]) },
-    Way { before: lost, most: 0, ..way("executed, says a person", [resolve, keyed], 13, &[8, 13]) },
+    Way { before: lost, most: 0, ..way("executed, says a person", [resolve, keyed], 0, &[0, 8]) },
     Way { before: lost, ..way("not executed, says a person", [revive, keyed], 0, &[0, 8]) },
-    Way { before: damaged, most: 0, ..way("a person about a damaged record", [resolve, keyed], 13, &[12, 13]) },
-    Way { before: missing, most: 0, ..way("a person about a missing record", [resolve, keyed], 13, &[12, 13]) },
+    Way { before: damaged, most: 0, ..way("a person about a damaged record", [resolve, keyed], 0, &[0, 12]) },
+    Way { before: missing, most: 0, ..way("a person about a missing record", [resolve, keyed], 0, &[0, 12]) },
 ];
 
 fn nothing(_: &World) -> String {

@@ -428,7 +428,7 @@ impl Pair {
     fn lose_witness(&mut self, record: usize) {
         let Some((name, known)) = self.pick(record).filter(|(_, known)| !known.is_held) else { return };
         let record = self.ledger.record_name(&name);
-        self.ledger.forget_dispatches(&record, self.ledger.names_of_dispatches(&record).unwrap().into_iter()).unwrap();
+        let _ = self.ledger.forget_dispatches(&record, self.ledger.names_of_dispatches(&record).unwrap().into_iter()).unwrap();
         self.claim(number_of(&name), known.write, Flag::None);
     }
 

@@ -106,7 +106,8 @@ impl Ledger {
         if !remains.is_empty() {
             self.keep_aside(name, remains)?;
         }
-        self.forget_dispatches(name, self.names_of_dispatches(name)?.into_iter())?;
+        let forgotten = self.forget_dispatches(name, self.names_of_dispatches(name)?.into_iter())?;
+        self.sync_names(&forgotten)?;
         Ok(record.to_value(name))
     }
 }

@@ -7,6 +7,7 @@
 //! must not delete what is new.
 
 use super::record::{Line, Record, Verdict};
+use super::witness::Forgotten;
 use super::{Ledger, witness};
 use crate::store::locked::{Existing, Locked, Mode, StoreError};
 use chrono::{DateTime, Utc};
@@ -21,6 +22,9 @@ const KEEP_REFUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One claim in this many sweeps.
 const SWEEP_ONE_IN: u8 = 64;
+
+/// How many records go at once: each is an open file.
+const AT_ONCE: usize = 64;
 
 impl Ledger {
     /// Sweeps the folder of a record, sometimes. What cannot be swept now is
@@ -38,12 +42,18 @@ impl Ledger {
     /// Deletes a record that its owner has read and found whole: first the
     /// names of its dispatches, which alone mean that the record was lost.
     pub(super) fn discard(&self, file: Locked, name: &str, record: &Record) -> Result<(), StoreError> {
-        self.forget_dispatches(name, (1..=witness::dispatches(record)).rev())?;
+        self.sync_names(&self.forget_names(name, record)?)?;
         file.remove()
+    }
+
+    fn forget_names(&self, name: &str, record: &Record) -> Result<Forgotten, StoreError> {
+        self.forget_dispatches(name, (1..=witness::dispatches(record)).rev())
     }
 
     fn sweep(&self, folder: &Path, except: &Path) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
+        // One sync for the names of all.
+        let (mut forgotten, mut over) = (Forgotten::default(), Vec::new());
         let now = self.clock.now();
         for path in entries
             .filter_map(Result::ok)
@@ -64,7 +74,12 @@ impl Ledger {
                     if let Ok(Ok(record)) = self.examine(&bytes, &name)
                         && record.last().is_some_and(|last| is_over(last, now))
                     {
-                        let _ = self.discard(file, &name, &record);
+                        let Ok(names) = self.forget_names(&name, &record) else { break };
+                        forgotten = forgotten.and(names);
+                        over.push(file);
+                        if over.len() == AT_ONCE {
+                            break;
+                        }
                     }
                 }
                 // What a crash left; the other names of records go with them.
@@ -75,6 +90,9 @@ impl Ledger {
                 }
                 None => {}
             }
+        }
+        if self.sync_names(&forgotten).is_ok() {
+            over.into_iter().for_each(|file| drop(file.remove()));
         }
     }
 }

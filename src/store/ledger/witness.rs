@@ -13,7 +13,8 @@
 //! none of the names.
 //!
 //! The order, under the record's lock: `D` durable, folder durable, name, first
-//! byte. And at the end: names away, the last one first, then the record. A
+//! byte. And at the end: names away, the last one first, and synchronised, then
+//! the record: a loss of power must not bring back a name without a record. A
 //! crash between two steps leaves a record that says more than its names, which
 //! is no contradiction; the next reader adds them. So it does for records of a
 //! version that had no such names.
@@ -74,6 +75,19 @@ impl Names {
 
     fn is_given(&self, number: usize) -> Result<bool, StoreError> {
         is_there(&self.of(number))
+    }
+}
+
+/// Names that were taken away, and may come back with a loss of power.
+#[must_use = "a record goes after its names are gone from the disk"]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Forgotten {
+    has_any: bool,
+}
+
+impl Forgotten {
+    pub(super) fn and(self, other: Forgotten) -> Forgotten {
+        Forgotten { has_any: self.has_any || other.has_any }
     }
 }
 
@@ -151,16 +165,24 @@ impl Ledger {
     }
 
     /// Takes the names of dispatches away, given from the last to the first.
-    pub(super) fn forget_dispatches(&self, name: &str, numbers: impl Iterator<Item = usize>) -> Result<(), StoreError> {
+    /// They count as gone when this is passed to [`Ledger::sync_names`].
+    pub(super) fn forget_dispatches(&self, name: &str, numbers: impl Iterator<Item = usize>) -> Result<Forgotten, StoreError> {
         let names = self.names(name);
+        let mut forgotten = Forgotten { has_any: false };
         for number in numbers {
             let link = names.of(number);
             match crash::fault("store.witness_remove").and_then(|()| disk::remove(&link)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("delete", &link)(error)),
-                _ => crash::point("store.witness.removed"),
+                removed => forgotten.has_any |= removed.is_ok(),
             }
+            crash::point("store.witness.removed");
         }
-        Ok(())
+        Ok(forgotten)
+    }
+
+    /// Waits until names that were taken away are gone from the disk.
+    pub(super) fn sync_names(&self, forgotten: &Forgotten) -> Result<(), StoreError> {
+        if forgotten.has_any { locked::sync_parent(&self.sent().join("any")) } else { Ok(()) }
     }
 
     /// Returns the bytes of a missing record that one of its names still holds.
