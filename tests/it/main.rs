@@ -54,6 +54,7 @@ mod plans; // saved plans: what they say is sent, once
 mod power_ledger; // a loss of power around one write
 mod power_loss; // at every moment, every state of the disk
 mod power_rules; // each rule of durability, left out once
+mod power_state; // a loss of power around tokens and plans
 mod queue_campaign; // ten thousand events, none lost
 mod queue_disk; // a full disk under a worker
 mod queue_kills; // a worker killed at every point

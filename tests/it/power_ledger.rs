@@ -101,9 +101,14 @@ fn missing(world: &World) -> String {
 }
 
 fn plan(world: &World) -> String {
-    let add = |command: &mut Command| Outcome::of(command.env("B24_STATE_DIR", world.home.path().join("elsewhere")));
-    let _ = add(&mut world.command(&["crm.lead.add", "fields[TITLE]=t", "--confirm-write"])).body(0);
+    add_elsewhere(world);
     kept::plan(world, &["crm.lead.delete", "id=1"])
+}
+
+/// Somebody else adds a lead: it is on the portal, and nothing of it here.
+pub(crate) fn add_elsewhere(world: &World) {
+    let mut command = world.command(&["crm.lead.add", "fields[TITLE]=t", "--confirm-write"]);
+    let _ = Outcome::of(command.env("B24_STATE_DIR", world.home.path().join("elsewhere"))).body(0);
 }
 
 fn keyed(world: &World, _: &str) -> Command {

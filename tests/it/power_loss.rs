@@ -202,12 +202,12 @@ impl Trial {
     }
 
     /// Makes a state the state of the user.
-    pub(crate) fn restore(&self, state: &State) {
-        let folder = self.world.state();
+    pub(crate) fn make(world: &World, state: &State) {
+        let folder = world.state();
         if folder.exists() {
             std::fs::remove_dir_all(&folder).unwrap();
         }
-        state.make(self.world.home.path());
+        state.make(world.home.path());
     }
 
     /// Runs a command on a state. Returns what it said, and how many requests
@@ -224,13 +224,13 @@ impl Trial {
         // Some go through the program itself.
         let outcome = match is_long() && self.runs.is_multiple_of(16) {
             true => {
-                self.restore(state);
+                Trial::make(&self.world, state);
                 let mut program = Command::new(command.get_program());
                 program.args(command.get_args()).env_clear().current_dir(self.world.home.path());
                 program.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
                 Outcome::of(&mut program)
             }
-            false => asked(&self.world, command, || self.restore(state)),
+            false => asked(&self.world, command, || Trial::make(&self.world, state)),
         };
         (outcome, count(&self.world) - before)
     }

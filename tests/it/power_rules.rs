@@ -2,8 +2,8 @@
 //! what it is for. A rule whose absence nothing shows is not needed, or the
 //! model is too weak.
 
-use crate::power_ledger;
 use crate::power_loss::{Broken, Report};
+use crate::{power_ledger, power_state};
 
 /// A sync (as for `B24_DISK_SKIP`), where it is left out, and what is broken
 /// then.
@@ -42,6 +42,30 @@ const LEDGER: &[Rule] = &[
     rule("sync_folder:/state$@store.create.before_unlink", "key", Broken::Stuck),
 ];
 
+const PEOPLE: &[Rule] = &[
+    rule("sync_folder:/sent$", "forgotten", Broken::LostOutcome),
+    rule("sync_data:/ledger/", "executed, says a person", Broken::LostOutcome),
+    rule("sync_data:/ledger/", "not executed, says a person", Broken::LostOutcome),
+    rule("sync_data:/ledger/", "a person about a damaged record", Broken::LostOutcome),
+    rule("sync_folder:/sent$", "a person about a damaged record", Broken::LostOutcome),
+    rule("sync_all:/ledger/", "a person about a missing record", Broken::LostOutcome),
+    rule("sync_folder:/ledger/", "a person about a missing record", Broken::SecondExecution),
+    rule("sync_folder:/sent$", "a person about a missing record", Broken::LostOutcome),
+];
+
+const TOKENS: &[Rule] = &[
+    rule("sync_all:/tokens/", "tokens", Broken::LostTokens),
+    rule("sync_folder:/tokens$", "tokens", Broken::LostTokens),
+    rule("sync_folder:/state$@transport.after_answer", "tokens", Broken::LostTokens),
+];
+
+const PLANS: &[Rule] = &[
+    rule("sync_all:/plans/", "plan saved", Broken::LostOutcome),
+    rule("sync_folder:/plans$", "plan saved", Broken::LostOutcome),
+    rule("sync_folder:/state$", "plan saved", Broken::LostOutcome),
+    rule("sync_folder:/plans$", "plan cancelled", Broken::SecondExecution),
+];
+
 fn show(rules: &[Rule], without: fn(&str, &str) -> Report) {
     let mut missed = Vec::new();
     for Rule { sync, way, breaks } in rules {
@@ -62,4 +86,22 @@ fn show(rules: &[Rule], without: fn(&str, &str) -> Report) {
 #[test]
 fn each_rule_of_the_ledger_is_needed() {
     show(LEDGER, power_ledger::without);
+}
+
+#[test]
+fn each_rule_of_what_people_do_with_records_is_needed() {
+    show(PEOPLE, power_ledger::without);
+}
+
+#[test]
+fn each_rule_of_tokens_is_needed() {
+    show(TOKENS, |_, rule| power_state::tokens(Some(rule)));
+}
+
+#[test]
+fn each_rule_of_plans_is_needed() {
+    show(PLANS, |way, rule| match way {
+        "plan saved" => power_state::plan_saved(Some(rule)),
+        _ => power_state::plan_cancelled(Some(rule)),
+    });
 }
