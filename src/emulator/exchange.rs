@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// What all connections of a server share.
 pub(super) struct Shared {
@@ -93,6 +94,9 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Answered {
     if let Some(FaultKind::SlowBefore { ms }) = fault {
         wait(shared, Duration::from_millis(ms)).await;
     }
+    if fault == Some(FaultKind::HeldBefore) {
+        return hold_then_execute(shared, job).await;
+    }
     let worker = shared.clone();
     let Ok(Some(reply)) = tokio::task::spawn_blocking(move || executed(&worker, &job)).await else {
         return Answered::Dropped;
@@ -100,7 +104,22 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Answered {
     if let Some(FaultKind::Slow { ms }) = fault {
         wait(shared, Duration::from_millis(ms)).await;
     }
+    if fault == Some(FaultKind::Held) {
+        return std::future::pending().await;
+    }
     spoiled(fault.as_ref(), reply)
+}
+
+/// Executes when the client has left: then this future is dropped, and with it
+/// `_here`.
+async fn hold_then_execute(shared: &Arc<Shared>, job: Job) -> Answered {
+    let (_here, left) = oneshot::channel::<()>();
+    let worker = shared.clone();
+    tokio::spawn(async move {
+        let _ = left.await;
+        let _ = tokio::task::spawn_blocking(move || executed(&worker, &job)).await;
+    });
+    std::future::pending().await
 }
 
 /// Waits on the portal's clock, without the lock of the data and without
@@ -163,6 +182,8 @@ fn refused(fault: Option<&FaultKind>) -> Option<Answered> {
         | FaultKind::TruncatedJson
         | FaultKind::Slow { .. }
         | FaultKind::SlowBefore { .. }
+        | FaultKind::Held
+        | FaultKind::HeldBefore
         | FaultKind::InternalError
         | FaultKind::EmptyBody200
         | FaultKind::Garbage200
@@ -197,6 +218,8 @@ fn spoiled(fault: Option<&FaultKind>, mut reply: Reply) -> Answered {
         FaultKind::LoneSurrogate => reply.body = reply.body.replacen('{', "{\"note\":\"half a character: \\ud800\",", 1),
         FaultKind::Slow { .. }
         | FaultKind::SlowBefore { .. }
+        | FaultKind::Held
+        | FaultKind::HeldBefore
         | FaultKind::DropBeforeExecuting
         | FaultKind::Html502
         | FaultKind::Html403

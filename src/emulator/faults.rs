@@ -46,6 +46,10 @@ pub enum FaultKind {
         /// How long, in milliseconds.
         ms: u64,
     },
+    /// Executes, then holds the answer until the client leaves.
+    Held,
+    /// Holds the request until the client leaves, then executes.
+    HeldBefore,
     /// Answers 302, or another redirect; nothing is executed.
     Redirect {
         /// The HTTP status.
@@ -107,6 +111,8 @@ pub fn fault_kinds() -> &'static [(&'static str, &'static str)] {
         ("truncated-json", "Execute, send half of the answer, close the connection"),
         ("slow", "Execute, then wait ms=N (1000) before the answer"),
         ("slow-before", "Wait ms=N (1000), then execute"),
+        ("held", "Execute, then hold the answer until the client leaves"),
+        ("held-before", "Hold the request until the client leaves, then execute"),
         ("redirect", "Answer status=N (302) to location=URL; not executed"),
         ("query-limit", "Answer 503 QUERY_LIMIT_EXCEEDED; not executed"),
         ("overload", "Answer 503 OVERLOAD_LIMIT; not executed"),
@@ -142,6 +148,8 @@ impl FaultKind {
             | FaultKind::TruncatedJson
             | FaultKind::Slow { .. }
             | FaultKind::SlowBefore { .. }
+            | FaultKind::Held
+            | FaultKind::HeldBefore
             | FaultKind::Redirect { .. }
             | FaultKind::Answer { .. }
             | FaultKind::Padded { .. }
@@ -208,6 +216,8 @@ fn kind_of(name: &str, settings: &mut Settings) -> Result<FaultKind, FaultError>
         "truncated-json" => FaultKind::TruncatedJson,
         "slow" => FaultKind::Slow { ms: settings.wait_ms()? },
         "slow-before" => FaultKind::SlowBefore { ms: settings.wait_ms()? },
+        "held" => FaultKind::Held,
+        "held-before" => FaultKind::HeldBefore,
         "redirect" => FaultKind::Redirect {
             status: settings.status(302)?,
             location: settings.take("location").unwrap_or_else(|| "https://moved.example/".to_owned()),

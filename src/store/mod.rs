@@ -32,6 +32,8 @@ pub mod plans;
 pub mod retry_budget;
 pub mod tokens;
 pub mod trust;
+#[cfg(test)]
+mod waiting;
 pub mod witness;
 
 use crate::error::{Code, Coded};

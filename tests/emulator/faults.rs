@@ -30,6 +30,8 @@ fn every_fault_does_what_its_help_says() {
         ("truncated-json", None, true),
         ("slow:ms=1", Some(200), true),
         ("slow-before:ms=1", Some(200), true),
+        ("held", None, true),
+        ("held-before", None, true),
         ("redirect:location=https://other.example/", Some(302), false),
         ("query-limit", Some(503), false),
         ("overload", Some(503), false),
@@ -53,13 +55,49 @@ fn every_fault_does_what_its_help_says() {
     for (fault, status, executed) in expected {
         let world = World::new();
         world.fault(&format!("crm.lead.add:{fault}:times=1"));
-        let got = outcome(add(&world));
+        let is_held = fault.starts_with("held");
+        let got = if is_held { leave_when_seen(&world) } else { outcome(add(&world)) };
         assert_eq!(got.as_ref().map(|(status, _)| *status), *status, "{fault}");
         assert_eq!(world.changes().len(), usize::from(*executed), "{fault}");
         let seen = &world.emulator.requests()[0];
         let dropped = matches!(*fault, "drop-before-executing" | "execute-then-drop");
         assert_eq!((seen.status == SeenStatus::Dropped, seen.executed), (dropped, *executed), "{fault}");
         assert_eq!(get(add(&world)).status, 200, "{fault} is over");
+    }
+}
+
+/// Sends an addition and leaves once it is seen; waits until it is executed.
+fn leave_when_seen(world: &World) -> Option<(u16, String)> {
+    let path = world.url("crm.lead.add").replace(&world.emulator.origin(), "");
+    let mut stream = TcpStream::connect(world.emulator.address()).unwrap();
+    write!(stream, "POST {path}?fields[TITLE]=x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let is_seen = || world.emulator.requests().iter().any(|request| request.status == SeenStatus::Pending);
+    while !is_seen() {
+        std::thread::yield_now();
+    }
+    drop(stream);
+    while !world.emulator.requests()[0].executed {
+        std::thread::yield_now();
+    }
+    None
+}
+
+#[test]
+fn what_is_held_before_is_executed_only_when_the_client_has_left() {
+    let world = World::new();
+    world.fault("crm.lead.add:held-before:times=1");
+    let path = world.url("crm.lead.add").replace(&world.emulator.origin(), "");
+    let mut stream = TcpStream::connect(world.emulator.address()).unwrap();
+    write!(stream, "POST {path}?fields[TITLE]=x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+    while world.emulator.requests().is_empty() {
+        std::thread::yield_now();
+    }
+    // A later call is answered, and this one has changed nothing yet.
+    assert_eq!(get(add(&world)).status, 200);
+    assert_eq!(world.changes().len(), 1);
+    drop(stream);
+    while world.changes().len() < 2 {
+        std::thread::yield_now();
     }
 }
 

@@ -1,6 +1,7 @@
 //! What must hold after every crash, fault and race, and the helpers of the
 //! tests that ask for it.
 
+use crate::waiting::until_free;
 use crate::world::{Outcome, World};
 use b24::env::Env;
 use b24::host::{Clock, Host, SystemClock, SystemRandom};
@@ -154,7 +155,16 @@ pub(crate) fn in_process(world: &World, command: &Command, is_person: bool) -> O
     };
     let args = std::iter::once("b24".into()).chain(command.get_args().map(Into::into)).collect();
     let status = i32::from(b24::run(args, &mut host));
+    until_let_go(&world.state());
     Outcome { status, stdout: out.text(), stderr: err.text() }
+}
+
+/// Waits for the children of other tests that were started at this moment:
+/// each holds the locks of this process until it runs its own program.
+fn until_let_go(folder: &Path) {
+    for path in self::folder(folder) {
+        if path.is_dir() { until_let_go(&path) } else { until_free(&path) }
+    }
 }
 
 /// Runs a command in this process on a state that `prepare` makes. Nobody else

@@ -74,6 +74,8 @@ mod tidy; // rules about the source
 mod traced; // what a run did to its files
 mod trigger; // events for handlers of one's own
 mod unseen; // no character that prints nothing comes out raw
+#[path = "../../src/store/waiting.rs"]
+mod waiting; // who waits for a lock
 mod waits; // how long anything is waited for, and how much is taken
 mod wiring; // the parts of the gate and the pipeline ask each other
 mod world; // the harness
