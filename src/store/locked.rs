@@ -441,6 +441,7 @@ fn is_linked(open: &Metadata, path: &Path) -> Result<bool, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::waiting::until_awaited;
 
     #[test]
     fn a_held_lock_is_waited_for_and_then_reported() {
@@ -452,6 +453,7 @@ mod tests {
             let path = path.clone();
             move || Locked::open(&path, Mode::Exclusive, Duration::from_secs(60)).map(drop)
         });
+        until_awaited(&path, 1);
         drop(held);
         waiting.join().unwrap().unwrap();
     }
@@ -465,6 +467,7 @@ mod tests {
             let path = path.clone();
             move || Locked::open(&path, Mode::Exclusive, Duration::from_secs(60)).map(|mut file| file.append(b"x"))
         });
+        until_awaited(&path, 1);
         held.remove().unwrap();
         waiting.join().unwrap().unwrap().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"x");
@@ -481,6 +484,7 @@ mod tests {
             let path = path.clone();
             move || Locked::open_existing(&path, Mode::Exclusive, Duration::from_secs(60))
         });
+        until_awaited(&path, 1);
         held.remove().unwrap();
         assert!(matches!(waiting.join().unwrap().unwrap(), Existing::Absent));
         assert!(!path.exists());

@@ -26,6 +26,8 @@ pub mod home;
 pub mod ledger;
 pub mod limiter;
 pub mod locked;
+#[cfg(test)]
+mod locked_tests;
 pub mod operating;
 pub mod patience;
 pub mod plans;
@@ -33,7 +35,7 @@ pub mod retry_budget;
 pub mod tokens;
 pub mod trust;
 #[cfg(test)]
-mod waiting;
+pub(crate) mod waiting;
 pub mod witness;
 
 use crate::error::{Code, Coded};

@@ -127,3 +127,101 @@ fn may_follow(before: &Line, next: &Line) -> bool {
         (Line::C(_) | Line::N(_) | Line::F(_) | Line::S(_) | Line::R(_), _) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::claim;
+    use super::super::record::{DispatchLine, ReasonLine, RefusalLine, ResolutionLine, SuccessLine};
+    use super::*;
+
+    fn line(letter: &str) -> Line {
+        let at = || "2026-01-01T00:00:00.000Z".to_owned();
+        let reason = || ReasonLine { at: at(), why: String::new() };
+        let resolved = |verdict| Line::R(ResolutionLine { at: at(), verdict, reason: String::new(), actor: String::new() });
+        match letter {
+            "C" => claim(1),
+            "D" => Line::D(DispatchLine { at: at(), request_id: String::new() }),
+            "N" => Line::N(reason()),
+            "F" => Line::F(RefusalLine { at: at(), status: 400, kind: String::new(), code: String::new(), text: String::new() }),
+            "S" => Line::S(SuccessLine { at: at(), answer: None, digest: String::new(), ids: None }),
+            "U" => Line::U(reason()),
+            "O" => Line::O(reason()),
+            "E" => resolved(Verdict::Executed),
+            "X" => resolved(Verdict::NotExecuted),
+            "A" => resolved(Verdict::Abandoned),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn an_old_line_stands_only_where_the_protocol_writes_it() {
+        // Behind each line, those that may follow it.
+        let table = [
+            ("C", "DN"),
+            ("N", "DN"),
+            ("F", "DN"),
+            ("S", "C"),
+            ("E", "C"),
+            ("A", "C"),
+            ("X", "CDN"),
+            ("D", "NFSUOEXA"),
+            ("U", "EXA"),
+            ("O", "EXA"),
+        ];
+        for (before, allowed) in table {
+            for next in ["C", "D", "N", "F", "S", "U", "O", "E", "X", "A"] {
+                let bytes = [line("C").to_old_bytes(), line(before).to_old_bytes(), line(next).to_old_bytes()];
+                let bytes = if before == "C" { bytes[1..].concat() } else { bytes.concat() };
+                // Behind an old claim only some may stand at all: ask the table itself.
+                assert_eq!(may_follow(&line(before), &line(next)), allowed.contains(next), "{next} behind {before}");
+                let is_read = parse(&bytes).is_ok_and(|record| record.lines.len() == if before == "C" { 2 } else { 3 });
+                assert_eq!(is_read, allowed.contains(next) && (before == "C" || "DN".contains(before)), "{next} behind {before}");
+            }
+        }
+        // Chained lines are not judged by the table.
+        let mut chain = Chain::default();
+        let odd: Vec<u8> = ["C", "S", "D"].iter().flat_map(|letter| chain.push(&line(letter))).collect();
+        assert_eq!(parse(&odd).unwrap().lines.len(), 3);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_record_is_said() {
+        let mut chain = Chain::default();
+        let lines: Vec<Vec<u8>> = ["C", "D", "S"].iter().map(|letter| chain.push(&line(letter))).collect();
+        let changed = |number: usize| {
+            let mut lines = lines.clone();
+            lines[number][15] ^= 1;
+            lines.concat()
+        };
+        let old = [lines[0].clone(), line("D").to_old_bytes(), lines[2].clone()].concat();
+        for (bytes, problem) in [
+            (Vec::new(), "is empty"),
+            (b"x".to_vec(), "has no line that can be read"),
+            (b"x\n".to_vec(), "has no line that can be read"),
+            (changed(0), "(line 1)"),
+            (changed(1), "(line 2)"),
+            (old, "old line behind new ones (line 2)"),
+            (lines[1..].concat(), "(line 1)"),
+            (line("D").to_old_bytes(), "where it cannot stand (line 1)"),
+        ] {
+            let said = parse(&bytes).unwrap_err();
+            assert!(said.contains(problem), "{said} / {problem}");
+        }
+        // The last one may be torn.
+        let record = parse(&changed(2)).unwrap();
+        assert_eq!((record.lines.len(), record.valid), (2, (lines[0].len() + lines[1].len()) as u64));
+    }
+
+    #[test]
+    fn the_newest_claim_that_fits_is_saved_from_a_damaged_record() {
+        let mut chain = Chain::default();
+        let mut lines: Vec<Vec<u8>> = [claim(1), line("D"), line("S"), claim(2), line("D")].iter().map(|line| chain.push(line)).collect();
+        assert_eq!(salvage(&lines.concat()).unwrap().generation, 2);
+        lines[1][15] ^= 1;
+        assert_eq!(salvage(&lines.concat()).unwrap().generation, 2, "each line is asked for itself");
+        lines[3][15] ^= 1;
+        assert_eq!(salvage(&lines.concat()).unwrap().generation, 1);
+        lines[0][15] ^= 1;
+        assert!(salvage(&lines.concat()).is_none() && salvage(b"").is_none());
+    }
+}

@@ -409,3 +409,5 @@ fn age_of(at: &str, clock: &dyn Clock) -> Duration {
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod tests;

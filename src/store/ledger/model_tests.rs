@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 /// A clock that is set by hand.
 #[derive(Default)]
-struct HandClock(AtomicI64);
+pub(super) struct HandClock(pub(super) AtomicI64);
 
 impl Clock for HandClock {
     fn now(&self) -> DateTime<Utc> {

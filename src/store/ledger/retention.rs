@@ -169,4 +169,112 @@ mod tests {
         assert!(ledger.was_dispatched(&names[6]).unwrap());
         assert_eq!(ledger.missing_records().unwrap(), Vec::<String>::new());
     }
+
+    /// Seconds of a day.
+    const DAY: i64 = 24 * 3600;
+
+    /// Sweeps one record of an age and a file of an age; returns whether it
+    /// stays.
+    fn stays(line: &Line, age: i64, file_age: i64, is_temporary: bool) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let clock = super::super::model_tests::HandClock::default();
+        let ledger = Ledger::new(folder.path().to_owned(), "p".into(), "u".into(), Arc::new(clock), Arc::new(SystemRandom));
+        let path = match is_temporary {
+            false => ledger.record_path(&"ab".repeat(32)),
+            true => folder.path().join("ledger/ab/.tmp-1-2"),
+        };
+        create_folder(path.parent().unwrap()).unwrap();
+        let at = crate::host::timestamp(now - chrono::Duration::seconds(age));
+        let mut line = serde_json::to_value(line).unwrap();
+        line["at"] = at.into();
+        let line: Line = serde_json::from_value(line).unwrap();
+        let lines = if matches!(line, Line::C(_)) { vec![line] } else { vec![claim(1), line] };
+        std::fs::write(&path, bytes(&lines).0).unwrap();
+        let modified = std::time::SystemTime::from(now - chrono::Duration::seconds(file_age));
+        std::fs::File::open(&path).unwrap().set_times(FileTimes::new().set_modified(modified)).unwrap();
+        ledger.sweep(path.parent().unwrap(), Path::new("none"));
+        path.exists()
+    }
+
+    /// Every kind of last line, with how many days it is kept; `None` for ever.
+    fn lives() -> Vec<(Line, Option<i64>)> {
+        let reason = || ReasonLine { at: String::new(), why: String::new() };
+        let resolved = |verdict| {
+            Line::R(super::super::record::ResolutionLine { at: String::new(), verdict, reason: String::new(), actor: String::new() })
+        };
+        let refusal = super::super::record::RefusalLine {
+            at: String::new(),
+            status: 400,
+            kind: String::new(),
+            code: String::new(),
+            text: String::new(),
+        };
+        vec![
+            (claim(1), Some(7)),
+            (Line::N(reason()), Some(7)),
+            (Line::F(refusal), Some(7)),
+            (Line::S(SuccessLine { at: String::new(), answer: None, digest: String::new(), ids: None }), Some(30)),
+            (resolved(Verdict::NotExecuted), Some(7)),
+            (resolved(Verdict::Executed), Some(30)),
+            (resolved(Verdict::Abandoned), Some(30)),
+            (Line::D(DispatchLine { at: String::new(), request_id: String::new() }), None),
+            (Line::U(reason()), None),
+            (Line::O(reason()), None),
+        ]
+    }
+
+    #[test]
+    fn every_kind_of_record_goes_on_its_day_and_not_before() {
+        for (line, days) in lives() {
+            for (is_temporary, what) in [(false, "record"), (true, "temporary file")] {
+                let stays = |age| stays(&line, age, age, is_temporary);
+                match days {
+                    Some(days) => {
+                        assert!(stays(days * DAY), "{what}: {line:?} at its last moment");
+                        assert!(!stays(days * DAY + 1), "{what}: {line:?} a second later");
+                    }
+                    None => assert!(stays(10_000 * DAY), "{what}: {line:?}"),
+                }
+                assert!(stays(0) && stays(-DAY) && stays(-10_000 * DAY), "{what}: {line:?} is of the future");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumped_deletes_nothing_that_is_new() {
+        for (line, _) in lives() {
+            // What is written in the line is old, its file is new, and the other way round.
+            assert!(stays(&line, 100 * DAY, 0, false) && stays(&line, 100 * DAY, -DAY, false), "{line:?}");
+            assert!(stays(&line, 100 * DAY, 7 * DAY, false), "{line:?}: the file at its last moment");
+            assert!(stays(&line, 0, 100 * DAY, false) && stays(&line, -DAY, 100 * DAY, false), "{line:?}");
+            assert!(stays(&line, 100 * DAY, 0, true) && stays(&line, 0, 100 * DAY, true), "{line:?}");
+        }
+        assert!(!stays(&claim(1), 100 * DAY, 7 * DAY + 1, false));
+    }
+
+    #[test]
+    fn a_sweep_spares_the_claim_s_own_record_what_is_held_and_what_is_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(super::super::model_tests::HandClock::default());
+        let ledger = Ledger::new(folder.path().to_owned(), "p".into(), "u".into(), clock, Arc::new(SystemRandom));
+        let put = |name: &str, content: &[u8]| {
+            let path = folder.path().join("ledger/ab").join(name);
+            create_folder(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, content).unwrap();
+            let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+            std::fs::File::open(&path).unwrap().set_times(FileTimes::new().set_modified(old)).unwrap();
+            path
+        };
+        let old = bytes(&[claim(1)]).0;
+        let [own, held, over] = ["0", "1", "2"].map(|digit| put(&digit.repeat(62), &old));
+        let [damaged, foreign, torn] = [put(&"3".repeat(62), b"x"), put("notes", &old), put(".tmp-1", b"x")];
+        let lock = Locked::open(&held, Mode::Shared, Duration::ZERO).unwrap();
+        ledger.sweep(&folder.path().join("ledger/ab"), &own);
+        assert!(!over.exists());
+        for path in [own, held, damaged, foreign, torn] {
+            assert!(path.exists(), "{}", path.display());
+        }
+        drop(lock);
+    }
 }
