@@ -129,6 +129,11 @@ impl DeadLetters {
             let row = self.row(letter);
             self.chain(row, &mut bytes);
         }
+        if bytes.is_empty() {
+            // They are in the file; whoever wrote them may have died before
+            // they were on disk.
+            return opened.file.sync_data();
+        }
         self.append(&mut opened, &bytes)
     }
 
