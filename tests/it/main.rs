@@ -51,6 +51,7 @@ mod php_limits; // what PHP would drop in silence
 mod plan_shown; // what a person reads of a plan
 mod plan_tricks; // tricks with saved plans
 mod plans; // saved plans: what they say is sent, once
+mod power_inbox; // a loss of power around a worker
 mod power_ledger; // a loss of power around one write
 mod power_loss; // at every moment, every state of the disk
 mod power_rules; // each rule of durability, left out once

@@ -1,6 +1,7 @@
 //! A loss of power around one write: by key, without one, by plan, in a batch,
 //! and the same write under another key.
 
+use crate::disk_model::Breadth;
 use crate::kept;
 use crate::power_loss::{Broken, Found, Report, Search, Trial};
 use crate::traced::Trace;
@@ -162,7 +163,7 @@ pub(crate) fn examine(way: &Way, skip: Option<&str>) -> Report {
     assert!([0, 8].contains(&outcome.status) && sent.len() <= 1, "{}: {}", way.name, outcome.stderr);
     trial.world.emulator.clear_faults();
     let then = (way.then)(&trial.world, &subject);
-    let search = Search { trace: &trace, from: 0, points: POINTS, sending: SENDING, stops: skip.is_some() };
+    let search = Search { trace: &trace, from: 0, points: POINTS, sending: SENDING, stops: skip.is_some(), short: (Breadth::SHORT, 1) };
     search.run(|found| judge(way, &mut trial, &then, found, sent.first()))
 }
 

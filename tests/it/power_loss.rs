@@ -90,6 +90,9 @@ pub(crate) struct Search<'a> {
     pub(crate) sending: (&'a str, &'a str),
     /// The first broken promise ends it, and the end of the trace comes first.
     pub(crate) stops: bool,
+    /// How far the short form looks, and at one moment in how many: those
+    /// behind a point are always looked at.
+    pub(crate) short: (Breadth, usize),
 }
 
 /// What a search came to.
@@ -107,10 +110,10 @@ pub(crate) fn is_long() -> bool {
 impl Search<'_> {
     /// Judges every state once.
     pub(crate) fn run(&self, mut judge: impl FnMut(&Found) -> Result<(), (Broken, String)>) -> Report {
-        let breadth = if is_long() { Breadth::LONG } else { Breadth::SHORT };
+        let breadth = if is_long() { Breadth::LONG } else { self.short.0 };
         let (mut report, mut seen) = (Report::default(), HashSet::new());
         // What shows in many moments shows at their ends.
-        for breadth in if self.stops { vec![Breadth::ENDS, Breadth::SHORT] } else { vec![breadth] } {
+        for breadth in if self.stops { vec![Breadth::ENDS, self.short.0] } else { vec![breadth] } {
             self.look(breadth, (&mut report, &mut seen), &mut judge);
             if self.stops && !report.broken.is_empty() {
                 break;
@@ -163,8 +166,15 @@ impl Search<'_> {
             }
         }
         moments.push((self.trace.ops.len(), disk, moment));
+        if !is_long() {
+            let is_point =
+                |at: usize| at > 0 && matches!(&self.trace.ops[at - 1], Op::Point { name, .. } if self.points.contains(&name.as_str()));
+            moments.retain(|(at, ..)| at % self.short.1 == 0 || is_point(*at) || *at == self.trace.ops.len());
+        }
         // The same disk in the same moment needs one look only.
-        moments.dedup_by(|later, earlier| later.2 == earlier.2 && matches!(self.trace.ops[later.0 - 1], Op::Point { .. }));
+        moments.dedup_by(|later, earlier| {
+            later.2 == earlier.2 && self.trace.ops[earlier.0..later.0].iter().all(|op| matches!(op, Op::Point { .. }))
+        });
         if self.stops {
             moments.reverse();
         }

@@ -3,7 +3,7 @@
 //! model is too weak.
 
 use crate::power_loss::{Broken, Report};
-use crate::{power_ledger, power_state};
+use crate::{power_inbox, power_ledger, power_state};
 
 /// A sync (as for `B24_DISK_SKIP`), where it is left out, and what is broken
 /// then.
@@ -66,6 +66,13 @@ const PLANS: &[Rule] = &[
     rule("sync_folder:/plans$", "plan cancelled", Broken::SecondExecution),
 ];
 
+/// What is broken first depends on how the threads of a worker take turns.
+const INBOX: &[(&str, &[Broken])] = &[
+    ("sync_data:/inbox-", &[Broken::LostEvent, Broken::HandledAgain, Broken::Uncounted, Broken::Stuck]),
+    ("sync_data:/dead-letters", &[Broken::LostEvent, Broken::Stuck]),
+    ("sync_folder:/offline$", &[Broken::LostEvent, Broken::HandledAgain, Broken::Uncounted, Broken::Stuck]),
+];
+
 fn show(rules: &[Rule], without: fn(&str, &str) -> Report) {
     let mut missed = Vec::new();
     for Rule { sync, way, breaks } in rules {
@@ -96,6 +103,16 @@ fn each_rule_of_what_people_do_with_records_is_needed() {
 #[test]
 fn each_rule_of_tokens_is_needed() {
     show(TOKENS, |_, rule| power_state::tokens(Some(rule)));
+}
+
+#[test]
+fn each_rule_of_a_worker_is_needed() {
+    for (sync, breaks) in INBOX {
+        let report = power_inbox::examine(Some(sync));
+        let (broken, text) = report.broken.first().unwrap_or_else(|| panic!("without {sync}: nothing in {} states", report.states));
+        println!("inbox without {sync}: {broken:?} after {} states", report.states);
+        assert!(breaks.contains(broken), "without {sync}: {broken:?}: {text}");
+    }
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! A loss of power around what is not one write: a token that is renewed, a
 //! plan that is saved, a plan that is cancelled.
 
+use crate::disk_model::Breadth;
 use crate::kept::{self, asked};
 use crate::power_ledger::{add_elsewhere, rule_for};
 use crate::power_loss::{Broken, Report, Search, Trial};
 use crate::traced::Trace;
-use crate::world::{Outcome, World};
-use std::process::Command;
+use crate::world::World;
 
 const POINTS: &[&str] =
     &["refresh.before_send", "refresh.after_answer", "transport.before_send", "transport.after_answer", "output.before_print"];
@@ -20,8 +20,14 @@ pub(crate) fn tokens(skip: Option<&str>) -> Report {
     let (outcome, trace) = Trace::of_person(&world, &call, rule.as_deref());
     assert_eq!(outcome.status, 0, "{}", outcome.stderr);
     let after = world.memory();
-    let search =
-        Search { trace: &trace, from: 0, points: POINTS, sending: ("refresh.before_send", "refresh.after_answer"), stops: skip.is_some() };
+    let search = Search {
+        trace: &trace,
+        from: 0,
+        points: POINTS,
+        sending: ("refresh.before_send", "refresh.after_answer"),
+        stops: skip.is_some(),
+        short: (Breadth::SHORT, 1),
+    };
     search.run(|found| {
         world.remember(if found.executed > 0 { &after } else { &before });
         let outcome = asked(&world, &call, || Trial::make(&world, found.state));
@@ -89,7 +95,7 @@ pub(crate) fn plan_cancelled(skip: Option<&str>) -> Report {
 }
 
 fn search<'a>(trace: &'a Trace, skip: Option<&str>) -> Search<'a> {
-    Search { trace, from: 0, points: POINTS, sending: ("none", "none"), stops: skip.is_some() }
+    Search { trace, from: 0, points: POINTS, sending: ("none", "none"), stops: skip.is_some(), short: (Breadth::SHORT, 1) }
 }
 
 #[test]

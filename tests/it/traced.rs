@@ -122,6 +122,13 @@ impl Trace {
         (outcome, trace)
     }
 
+    /// The same trace with what another command does behind it.
+    pub(crate) fn then(mut self, world: &World, mut command: Command) -> Trace {
+        let _ = Outcome::of(command.env("B24_DISK_TRACE", world.home.path().join("disk-trace")));
+        self.read(world, "disk-trace");
+        self
+    }
+
     /// Runs a command in this process as a person at a terminal, without the
     /// syncs of a rule, and returns what it did.
     pub(crate) fn of_person(world: &World, command: &Command, skip: Option<&str>) -> (Outcome, Trace) {

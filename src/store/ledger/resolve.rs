@@ -107,7 +107,7 @@ impl Ledger {
             self.keep_aside(name, remains)?;
         }
         let forgotten = self.forget_dispatches(name, self.names_of_dispatches(name)?.into_iter())?;
-        self.sync_names(&forgotten)?;
+        self.sync_names(forgotten)?;
         Ok(record.to_value(name))
     }
 }

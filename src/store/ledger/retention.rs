@@ -42,7 +42,7 @@ impl Ledger {
     /// Deletes a record that its owner has read and found whole: first the
     /// names of its dispatches, which alone mean that the record was lost.
     pub(super) fn discard(&self, file: Locked, name: &str, record: &Record) -> Result<(), StoreError> {
-        self.sync_names(&self.forget_names(name, record)?)?;
+        self.sync_names(self.forget_names(name, record)?)?;
         file.remove()
     }
 
@@ -91,7 +91,7 @@ impl Ledger {
                 None => {}
             }
         }
-        if self.sync_names(&forgotten).is_ok() {
+        if self.sync_names(forgotten).is_ok() {
             over.into_iter().for_each(|file| drop(file.remove()));
         }
     }

@@ -181,7 +181,7 @@ impl Ledger {
     }
 
     /// Waits until names that were taken away are gone from the disk.
-    pub(super) fn sync_names(&self, forgotten: &Forgotten) -> Result<(), StoreError> {
+    pub(super) fn sync_names(&self, forgotten: Forgotten) -> Result<(), StoreError> {
         if forgotten.has_any { locked::sync_parent(&self.sent().join("any")) } else { Ok(()) }
     }
 
