@@ -1,10 +1,13 @@
 //! Method names and the patterns that packs and allowlists match them with.
 
-use globset::{Glob, GlobMatcher};
+use globset::{Glob, GlobSet};
 use std::fmt;
 
 /// Longest accepted method name in bytes; the longest documented one has 69.
 const LONGEST: usize = 200;
+
+/// Longest accepted pattern in bytes: a choice among some long names.
+const LONGEST_PATTERN: usize = 1_000;
 
 /// A method name in the one spelling that b24 compares: lower case, without
 /// the `.json` / `.xml` suffix by which a caller may ask for a format
@@ -139,7 +142,7 @@ enum Matcher {
     /// What begins with this many bytes of the text.
     Beginning(usize),
     /// Anything else.
-    Glob(GlobMatcher),
+    Glob(GlobSet),
 }
 
 /// A pattern that cannot be read.
@@ -151,15 +154,20 @@ impl Pattern {
     /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Pattern, PatternError> {
         let folded = text.trim().to_ascii_lowercase();
-        if folded.is_empty() {
-            return Err(PatternError(text.to_owned()));
+        let malformed = || PatternError(text.to_owned());
+        if folded.is_empty() || folded.len() > LONGEST_PATTERN {
+            return Err(malformed());
         }
         let beginning = folded.strip_suffix('*').unwrap_or(&folded);
         let is_plain = beginning.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
         let matcher = match is_plain {
             true if beginning.len() < folded.len() => Matcher::Beginning(beginning.len()),
             true => Matcher::Name,
-            false => Matcher::Glob(Glob::new(&folded).map_err(|_| PatternError(text.to_owned()))?.compile_matcher()),
+            // A set of one: a glob alone panics where it cannot be compiled.
+            false => {
+                let glob = Glob::new(&folded).map_err(|_| malformed())?;
+                Matcher::Glob(GlobSet::builder().add(glob).build().map_err(|_| malformed())?)
+            }
         };
         Ok(Pattern { matcher, text: folded })
     }
@@ -229,6 +237,20 @@ mod tests {
         assert!(!pattern.matches(&Method::parse("crmx.deal").unwrap()));
         assert!(Pattern::parse(" ").is_err());
         assert!(Pattern::parse("crm.[a").is_err());
+    }
+
+    /// Each of them could be read, but not compiled.
+    #[test]
+    fn patterns_that_are_too_much_are_refused() {
+        let long = |part: &str, count: usize| format!("crm.{}*.add?", part.repeat(count));
+        let deep = |levels: usize| format!("crm.{}a{}", "{".repeat(levels), "}".repeat(levels));
+        for text in [long("a", 50_000), long("[a-z]", 30_000), long(".", 200_000), deep(490), deep(50_000)] {
+            assert!(Pattern::parse(&text).is_err(), "{}", text.len());
+        }
+        let choice = format!("{{{}}}", vec!["crm.lead.add"; 70].join(","));
+        for text in [long("a", 900), long("[a-z]", 190), deep(20), choice] {
+            assert!(Pattern::parse(&text).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -214,3 +214,17 @@ fn the_audit_cannot_be_taken_away_from_a_write() {
     assert_eq!(outcome.body(0)["result"], 1);
     assert_eq!(world.audit().len(), 2, "a write is audited all the same");
 }
+
+/// They can be read, but not compiled.
+#[test]
+fn a_pattern_that_is_too_much_admits_nothing() {
+    let deep = format!("crm.{}a{}", "{".repeat(400), "}".repeat(400));
+    for pattern in [deep, format!("crm.{}?", "a".repeat(100_000))] {
+        let own = world(&format!("packs = ['core', 'mine']\n[packs.mine]\nmethods = ['{pattern}']"));
+        expect(&own, "pattern of a pack", 2, &mut command(&own, &WRITE));
+        let plain = world("");
+        expect(&plain, "pattern of a variable", 2, command(&plain, &WRITE).env("B24_METHOD_ALLOWLIST", &pattern));
+        let fault = format!("{pattern}:drop-before-executing");
+        expect(&plain, "pattern of a fault", 2, &mut plain.command(&["emulator", "serve", "--fault", &fault]));
+    }
+}

@@ -105,10 +105,10 @@ fn what_grew_breaks_nothing() {
     let parts: [&[u8]; 14] =
         [b"[]", b"[a]", b"&a[]=1", b"a", b"{\"a\":", b"[", b"\"", b"\\", b"%5B", b"\n", b".", b"{\"a\":1}\n", b"/..", b"\xe2\x80\xae"];
     for entry in ENTRIES {
-        let (_, bytes) = corpus(entry).into_iter().rfind(|(name, _)| name.starts_with("taken-")).unwrap();
-        let end = bytes.iter().position(|byte| *byte == b'=').unwrap_or(bytes.len() / 2);
-        for part in parts {
-            let grown = part.repeat(60_000 / part.len());
+        let inputs = corpus(entry).into_iter().filter(|(name, _)| name.starts_with("taken-"));
+        for (part, (_, bytes)) in parts.into_iter().zip(inputs.collect::<Vec<_>>().iter().cycle()) {
+            let end = bytes.iter().position(|byte| *byte == b'=').unwrap_or(bytes.len() / 2);
+            let grown = part.repeat(40_000 / part.len());
             let _ = (entry.run)(&[&bytes[..end], &grown, &bytes[end..]].concat());
             let _ = (entry.run)(&[&bytes[..], &grown].concat());
         }
