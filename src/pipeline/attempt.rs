@@ -122,6 +122,7 @@ impl Trip<'_> {
         patience::allow_recording(session.settings.limits.max_wait);
         let landed = self.land(session, sent);
         crate::interrupt::landed();
+        crate::crash::point("pipeline.after_landing");
         landed
     }
 

@@ -9,6 +9,7 @@ use crate::store::audit::describe_params;
 use crate::store::audit::{Durability, Receipt};
 use crate::store::locked::StoreError;
 use serde_json::{Map, Value, json};
+use std::path::Path;
 
 /// Longer error texts are cut.
 const LONGEST_ERROR: usize = 200;
@@ -104,7 +105,8 @@ pub(super) fn outcome(session: &Session, method: &str, request_id: &str, end: &E
     let mut fields = base(session, "outcome", method);
     fields.insert("request_id".to_owned(), Value::from(request_id));
     add_end(&mut fields, end);
-    append(session, fields.clone(), Durability::Durable).map(drop).inspect_err(|_| {
+    let met = crate::crash::fault("audit.outcome").map_err(StoreError::io("write", Path::new("audit")));
+    met.and_then(|()| append(session, fields.clone(), Durability::Durable)).map(drop).inspect_err(|_| {
         let _ = session.audit.spool(&redacted(session, fields));
     })
 }

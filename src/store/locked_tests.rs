@@ -55,9 +55,7 @@ fn a_file_is_made_where_that_is_asked_for_and_nowhere_else() {
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     // What is in it stays.
     std::fs::write(&path, "old").unwrap();
-    for mut file in [Locked::open(&path, Mode::Exclusive, Duration::ZERO).unwrap()] {
-        assert_eq!(file.read_all().unwrap(), b"old");
-    }
+    assert_eq!(Locked::open(&path, Mode::Exclusive, Duration::ZERO).unwrap().read_all().unwrap(), b"old");
 }
 
 #[test]

@@ -3,20 +3,22 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-/// How long a test looks before it fails, or goes on without knowing.
-const LONGEST: Duration = Duration::from_secs(60);
+/// How often a test looks before it fails, or goes on without knowing: for a
+/// minute or more.
+const MOST_LOOKS: u32 = 3_000_000;
 
 /// Blocks until so many wait for the lock of the file.
 #[track_caller]
 pub(crate) fn until_awaited(path: &Path, waiters: usize) {
     let inode = std::fs::metadata(path).unwrap().ino();
-    let start = Instant::now();
-    while locks(inode).iter().filter(|line| line.contains("->")).count() < waiters {
-        assert!(start.elapsed() < LONGEST, "nobody waits for {}", path.display());
+    for _ in 0..MOST_LOOKS {
+        if locks(inode).iter().filter(|line| line.contains("->")).count() >= waiters {
+            return;
+        }
         std::thread::yield_now();
     }
+    panic!("nobody waits for {}", path.display());
 }
 
 /// Blocks until nobody holds the lock of the file. A process that was just
@@ -24,8 +26,10 @@ pub(crate) fn until_awaited(path: &Path, waiters: usize) {
 /// program.
 pub(crate) fn until_free(path: &Path) {
     let Ok(metadata) = std::fs::metadata(path) else { return };
-    let start = Instant::now();
-    while !locks(metadata.ino()).is_empty() && start.elapsed() < LONGEST {
+    for _ in 0..MOST_LOOKS {
+        if locks(metadata.ino()).is_empty() {
+            return;
+        }
         std::thread::yield_now();
     }
 }

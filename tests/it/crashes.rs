@@ -35,7 +35,7 @@ const WAYS: &[Way] = &[
 
 /// Ways that begin with what an earlier crash left.
 const REPAIRS: &[Way] = &[
-    Way { name: "orphaned claim", before: |world| crash(keyed(world, "t", ""), "ledger.after_claim:1"), command: keyed },
+    Way { name: "orphaned claim", before: |world| crash(keyed(world, "t", ""), "ledger.after_claim"), command: keyed },
     Way { name: "torn audit", before: tear_audit, command: keyed },
     Way { name: "waiting outcome", before: spool_outcome, command: keyed },
 ];
@@ -65,7 +65,7 @@ fn tear_audit(world: &World) {
 
 /// The outcome of an earlier write waits beside the audit.
 fn spool_outcome(world: &World) {
-    let _ = Outcome::of(add(world, "earlier", &[]).env("B24_FAULT_POINT", "store.sync:4=EIO")).body(13);
+    let _ = Outcome::of(add(world, "earlier", &[]).env("B24_FAULT_POINT", "audit.outcome=EIO")).body(13);
     assert!(world.state().join("audit.spool").exists());
 }
 

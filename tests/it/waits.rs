@@ -2,6 +2,7 @@
 //! could hold it up is held, and each answer is larger than what is wanted.
 
 use crate::kept::now_ns;
+use crate::waiting::until_awaited;
 use crate::world::{Outcome, World};
 use b24::host::SystemClock;
 use b24::store::locked::{Locked, Mode};
@@ -134,7 +135,7 @@ fn a_busy_moment_is_no_reason_to_fail() {
     let path = portal(&world).join("limiter.bin");
     let held = hold(&path);
     let mut child = world.command(&["user.current", "--max-wait", "20"]).stdout(Stdio::null()).spawn().unwrap();
-    // It waits now, or will find the lock free.
+    until_awaited(&path, 1);
     drop(held);
     assert!(child.wait().unwrap().success());
 }

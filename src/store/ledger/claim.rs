@@ -75,6 +75,7 @@ impl Claim {
         let line = DispatchLine { at: host::timestamp(self.clock.now()), request_id: request_id.to_owned() };
         self.append(&Line::D(line))?;
         crash::point("ledger.after_append_dispatch");
+        crash::fault("ledger.dispatch").map_err(StoreError::io("synchronise", self.file.path()))?;
         self.file.sync_data()?;
         if !self.dispatched {
             locked::sync_parent(self.file.path())?;
