@@ -438,4 +438,47 @@ mod tests {
         assert!(v2("batch", json!({"cmd": {"a": "user.current"}, "x": 1})).is_err());
         assert!(v2("batch", json!({"cmd": vec!["user.current"; 51]})).is_err());
     }
+
+    #[test]
+    fn what_php_would_cut_stands_nowhere_at_any_depth() {
+        for params in [
+            json!({"x": "a\0"}),
+            json!({"x": ["a\0"]}),
+            json!({"x": ["a", ["b", "\0c"]]}),
+            json!({"x": {"y": [{"z": "\0"}]}}),
+            json!({"x": {"y": {"z": "a\0b"}}}),
+            json!({"a\0": 1}),
+            json!({"x": {"a\0": 1}}),
+            json!({"x": [{"a\n": 1}]}),
+        ] {
+            assert!(v2("user.current", params.clone()).is_err(), "{params}");
+            let inner = json!({"cmd": {"a": ["crm.lead.add", params]}});
+            assert!(v2("batch", inner.clone()).is_err(), "{inner}");
+        }
+        assert!(v2("user.current", json!({"x": ["a", {"y": "a\n"}]})).is_ok());
+    }
+
+    #[test]
+    fn two_commands_of_a_v3_batch_have_two_names() {
+        let batch = |names: [Value; 2]| {
+            let item = |name: &Value| match name {
+                Value::Null => json!({"method": "tasks.task.get", "query": {"id": 1}}),
+                name => json!({"method": "tasks.task.get", "as": name, "query": {"id": 1}}),
+            };
+            Request::parse("batch", Value::Array(names.iter().map(item).collect()), Api::V3)
+        };
+        for (names, is_good) in [
+            ([json!("x"), json!("y")], true),
+            ([json!("x"), json!("x")], false),
+            ([json!("x"), Value::Null], true),
+            ([Value::Null, Value::Null], true),
+            // The place of a command that has no name is its name.
+            ([json!("1"), Value::Null], false),
+            ([json!(""), json!("y")], false),
+            ([json!("x-y"), json!("y")], false),
+            ([json!(1), json!("y")], false),
+        ] {
+            assert_eq!(batch(names.clone()).is_ok(), is_good, "{names:?}");
+        }
+    }
 }

@@ -255,4 +255,18 @@ mod tests {
         assert_eq!(class("crm.lead.lst", &json!({})), Risk::Destructive);
         assert_eq!(class("no.such.list", &json!({})), Risk::Destructive);
     }
+
+    #[test]
+    fn a_new_text_of_nothing_but_space_is_none() {
+        for (params, expected) in [
+            (json!({"MESSAGE_ID": 1, "MESSAGE": "x"}), Risk::Write),
+            (json!({"MESSAGE_ID": 1, "MESSAGE": ""}), Risk::Destructive),
+            (json!({"MESSAGE_ID": 1, "MESSAGE": " "}), Risk::Destructive),
+            (json!({"MESSAGE_ID": 1, "MESSAGE": " \t\n "}), Risk::Destructive),
+            (json!({"MESSAGE_ID": 1, "MESSAGE": null}), Risk::Destructive),
+            (json!({"MESSAGE_ID": 1}), Risk::Destructive),
+        ] {
+            assert_eq!(class("im.message.update", &params), expected, "{params}");
+        }
+    }
 }

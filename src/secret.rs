@@ -250,4 +250,29 @@ mod tests {
         redactor.learn(&Secret::new("canary-1234".to_owned()));
         assert!(matches!(redactor.redact(b"nothing here"), Cow::Borrowed(_)));
     }
+
+    #[test]
+    fn a_secret_is_printed_by_no_formatter() {
+        let secret = Secret::new("canary-1234".to_owned());
+        for text in [format!("{secret:?}"), format!("{secret:#?}"), format!("{:?}", Some(&secret)), format!("{:?}", vec![secret.clone()])] {
+            assert!(text.contains(MASK) && !text.contains("canary"), "{text}");
+        }
+        assert!(secret.is(&secret.clone()) && secret.matches("canary-1234"));
+        for other in ["canary-123", "canary-12345", "Canary-1234", "", "canary-1235"] {
+            assert!(!secret.matches(other) && !secret.is(&Secret::new(other.to_owned())), "{other}");
+        }
+    }
+
+    #[test]
+    fn of_secrets_that_overlap_the_longest_is_masked() {
+        for order in [["canary-1234", "canary-1234-5678"], ["canary-1234-5678", "canary-1234"]] {
+            let mut redactor = Redactor::default();
+            order.iter().for_each(|secret| redactor.learn(&Secret::new((*secret).to_owned())));
+            // Both ways to search: of short texts and of long ones.
+            for filler in ["", &"x".repeat(2 * SHORT_TEXT)] {
+                let clean = redactor.redact_text(&format!("{filler}<canary-1234-5678> <canary-1234>"));
+                assert_eq!(clean, format!("{filler}<***> <***>"), "{order:?}");
+            }
+        }
+    }
 }

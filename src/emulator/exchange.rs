@@ -159,7 +159,11 @@ fn executed(shared: &Shared, job: &Job) -> Option<Reply> {
 fn refused(fault: Option<&FaultKind>) -> Option<Answered> {
     let fault = fault?;
     if let Some(refusal) = fault.refusal() {
-        return Some(Answered::Whole(Reply::refusal(&refusal)));
+        let mut reply = Reply::refusal(&refusal);
+        if let FaultKind::Error { after: Some(seconds), .. } = fault {
+            reply.headers.push(("Retry-After", seconds.to_string()));
+        }
+        return Some(Answered::Whole(reply));
     }
     match fault {
         FaultKind::DropBeforeExecuting => Some(Answered::Dropped),

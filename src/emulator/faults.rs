@@ -73,6 +73,8 @@ pub enum FaultKind {
         status: u16,
         /// The `error`.
         code: String,
+        /// The `Retry-After`, in seconds.
+        after: Option<u32>,
     },
     /// Executes, then answers with a status and body of choice.
     Answer {
@@ -119,7 +121,7 @@ pub fn fault_kinds() -> &'static [(&'static str, &'static str)] {
         ("operation-time-limit", "Answer 429 OPERATION_TIME_LIMIT; not executed"),
         ("expired-token", "Answer 401 expired_token; not executed"),
         ("method-confirm", "Answer 401 METHOD_CONFIRM_WAITING; not executed"),
-        ("error", "Answer status=N (400) and code=WORD (ERROR_CORE); not executed"),
+        ("error", "Answer status=N (400) and code=WORD (ERROR_CORE), with Retry-After where after=N is given; not executed"),
         ("answer", "Execute, then answer status=N (200), with body=TEXT in place of the true one"),
         ("padded", "Execute; the answer carries mib=N (1) more, in chunks with chunked=1"),
         ("internal-error", "Execute, then answer 500 INTERNAL_SERVER_ERROR"),
@@ -138,7 +140,7 @@ impl FaultKind {
             FaultKind::OperationTimeLimit => Refusal::v2(429, "OPERATION_TIME_LIMIT", "Method is blocked due to operation time limit"),
             FaultKind::ExpiredToken => Refusal::v2(401, "expired_token", "The access token provided has expired."),
             FaultKind::MethodConfirm => Refusal::v2(401, "METHOD_CONFIRM_WAITING", "Waiting for confirmation"),
-            FaultKind::Error { status, code } => Refusal::v2(*status, code, "An error that was asked for"),
+            FaultKind::Error { status, code, .. } => Refusal::v2(*status, code, "An error that was asked for"),
             FaultKind::DropBeforeExecuting
             | FaultKind::ExecuteThenDrop
             | FaultKind::ExecuteThen500
@@ -229,9 +231,11 @@ fn kind_of(name: &str, settings: &mut Settings) -> Result<FaultKind, FaultError>
         "operation-time-limit" => FaultKind::OperationTimeLimit,
         "expired-token" => FaultKind::ExpiredToken,
         "method-confirm" => FaultKind::MethodConfirm,
-        "error" => {
-            FaultKind::Error { status: settings.status(400)?, code: settings.take("code").unwrap_or_else(|| "ERROR_CORE".to_owned()) }
-        }
+        "error" => FaultKind::Error {
+            status: settings.status(400)?,
+            code: settings.take("code").unwrap_or_else(|| "ERROR_CORE".to_owned()),
+            after: settings.number("after")?,
+        },
         "internal-error" => FaultKind::InternalError,
         "empty-body-200" => FaultKind::EmptyBody200,
         "garbage-200" => FaultKind::Garbage200,
@@ -343,7 +347,7 @@ mod tests {
         let fault: Fault = r#"crm.lead.add:answer:status=303:body={"result":1,"error":"X"}:times=1"#.parse().unwrap();
         assert_eq!(fault.kind, FaultKind::Answer { status: 303, body: Some(r#"{"result":1,"error":"X"}"#.to_owned()) });
         let fault: Fault = "oauth.token:error:status=400:code=invalid_grant".parse().unwrap();
-        assert_eq!(fault.kind, FaultKind::Error { status: 400, code: "invalid_grant".to_owned() });
+        assert_eq!(fault.kind, FaultKind::Error { status: 400, code: "invalid_grant".to_owned(), after: None });
     }
 
     #[test]

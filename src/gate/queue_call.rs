@@ -178,4 +178,60 @@ mod tests {
             assert!(matches!(review_queue_call(&call, &policy("core")), Err(Refusal::Unconfirmed { .. })), "{call:?}");
         }
     }
+
+    #[test]
+    fn each_of_the_four_calls_says_what_it_means_and_bears_the_label_of_its_queue() {
+        let (process, label) = (|| "p".to_owned(), || Some("c".to_owned()));
+        for (call, method, params) in [
+            (QueueCall::Reserve { limit: 50, connector: label() }, "event.offline.get", json!({"clear": 0, "limit": 50})),
+            (
+                QueueCall::Reread { process: process(), limit: 7, connector: label() },
+                "event.offline.get",
+                json!({"clear": 0, "process_id": "p", "limit": 7}),
+            ),
+            (
+                QueueCall::MarkFailed { process: process(), messages: vec!["m".to_owned()], connector: label() },
+                "event.offline.error",
+                json!({"process_id": "p", "message_id": ["m"]}),
+            ),
+            (
+                QueueCall::Clear { process: process(), rows: vec!["1".to_owned(), "2".to_owned()], connector: label() },
+                "event.offline.clear",
+                json!({"process_id": "p", "id": ["1", "2"]}),
+            ),
+        ] {
+            let proposal = call.proposal();
+            let mut expected = params.clone();
+            expected["auth_connector"] = json!("c");
+            assert_eq!((proposal.name.as_str(), proposal.params, proposal.api), (method, expected, Some(Api::V2)));
+            let bare = match call {
+                QueueCall::Reserve { limit, .. } => QueueCall::Reserve { limit, connector: None },
+                QueueCall::Reread { process, limit, .. } => QueueCall::Reread { process, limit, connector: None },
+                QueueCall::MarkFailed { process, messages, .. } => QueueCall::MarkFailed { process, messages, connector: None },
+                QueueCall::Clear { process, rows, .. } => QueueCall::Clear { process, rows, connector: None },
+            };
+            assert_eq!(bare.proposal().params, params);
+        }
+    }
+
+    #[test]
+    fn every_name_that_narrows_a_call_must_be_there() {
+        let (some, none) = (|| "p".to_owned(), String::new);
+        for (call, is_narrow) in [
+            (QueueCall::Reserve { limit: 1, connector: None }, true),
+            (QueueCall::Reserve { limit: 0, connector: None }, false),
+            (QueueCall::Reread { process: some(), limit: 1, connector: None }, true),
+            (QueueCall::Reread { process: some(), limit: 0, connector: None }, false),
+            (QueueCall::Reread { process: none(), limit: 1, connector: None }, false),
+            (QueueCall::MarkFailed { process: some(), messages: vec![some()], connector: None }, true),
+            (QueueCall::MarkFailed { process: none(), messages: vec![some()], connector: None }, false),
+            (QueueCall::MarkFailed { process: some(), messages: vec![some(), none()], connector: None }, false),
+            (QueueCall::Clear { process: some(), rows: vec![some()], connector: None }, true),
+            (QueueCall::Clear { process: none(), rows: vec![some()], connector: None }, false),
+            (QueueCall::Clear { process: some(), rows: vec![none(), some()], connector: None }, false),
+        ] {
+            assert_eq!(call.is_narrow(), is_narrow, "{call:?}");
+            assert_eq!(review_queue_call(&call, &policy("core")).is_ok(), is_narrow, "{call:?}");
+        }
+    }
 }

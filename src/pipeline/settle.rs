@@ -158,3 +158,84 @@ pub(super) fn note_operating(session: &Session, principal: &str, request: &Reque
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::answer::Form;
+
+    fn server(code: &str, text: &str) -> ServerError {
+        ServerError { code: code.to_owned(), text: text.to_owned(), form: Form::Code }
+    }
+
+    /// Every obstacle, with its name in the ledger, its code, and its exit.
+    fn obstacles() -> Vec<(Obstacle, &'static str, Code, u8)> {
+        vec![
+            (Obstacle::QueryLimit, "QUERY_LIMIT_EXCEEDED", Code::RateLimited, 7),
+            (Obstacle::OperatingLimit, "OPERATION_TIME_LIMIT", Code::OperatingLimited, 7),
+            (Obstacle::ExpiredToken, "expired_token", Code::LoginNeeded, 4),
+            (Obstacle::Moved(Some("b.example".to_owned())), "portal_moved", Code::PortalMoved, 4),
+            (Obstacle::Moved(None), "portal_moved", Code::PortalMoved, 4),
+            (Obstacle::Auth(server("ACCESS_DENIED", "no")), "ACCESS_DENIED", Code::Auth, 4),
+            (Obstacle::MethodNotFound(server("ERROR_METHOD_NOT_FOUND", "")), "ERROR_METHOD_NOT_FOUND", Code::NotFound, 5),
+            (Obstacle::Overload(server("OVERLOAD_LIMIT", "")), "OVERLOAD_LIMIT", Code::ApiError, 1),
+        ]
+    }
+
+    #[test]
+    fn every_verdict_has_its_ledger_line() {
+        let success = || Settlement::Succeeded { digest: "d".to_owned(), answer: None, ids: None };
+        assert!(matches!(settlement(&Verdict::Success, 200, success), Settlement::Succeeded { .. }));
+        let Settlement::Refused { status, kind, code, text } = settlement(&Verdict::Refused(server("NOT_FOUND", "x")), 404, success) else {
+            panic!("no refusal")
+        };
+        assert_eq!((status, kind, code.as_str(), text.as_str()), (404, refusal_code(&server("NOT_FOUND", "x")), "NOT_FOUND", "x"));
+        for (obstacle, name, ..) in obstacles() {
+            let Settlement::NotExecuted(why) = settlement(&Verdict::NotExecuted(obstacle), 503, success) else { panic!("{name}") };
+            assert_eq!(why, name);
+        }
+        let Settlement::Unknown(why) = settlement(&Verdict::Maybe("w".to_owned()), 200, success) else { panic!("not unknown") };
+        assert_eq!(why, "w");
+    }
+
+    #[test]
+    fn every_obstacle_says_what_stands_in_the_way_and_that_nothing_was_done() {
+        for (obstacle, name, code, exit) in obstacles() {
+            let failure = obstacle_failure(&obstacle, 418);
+            assert_eq!(
+                (failure.code, failure.code.exit().status(), failure.outcome, failure.sent),
+                (code, exit, Outcome::NotApplied, true),
+                "{name}"
+            );
+            assert_eq!(failure.details["http_status"], 418);
+            assert!(failure.hint.is_some(), "{name}");
+            let server_code = failure.details.get("code").and_then(Value::as_str);
+            assert_eq!(server_code, (name != "portal_moved").then_some(name));
+        }
+        assert!(obstacle_failure(&Obstacle::Moved(Some("b.example".to_owned())), 302).message.contains("b.example"));
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_portal_said() {
+        for (error, message) in [(server("X", " no such thing "), "no such thing"), (server("X", " "), "the portal answered `X`")] {
+            let failure = refused(&error, 400);
+            assert_eq!((failure.message.as_str(), failure.outcome, failure.sent), (message, Outcome::NotApplied, true));
+            assert_eq!((&failure.details["code"], &failure.details["http_status"]), (&json!("X"), &json!(400)));
+        }
+        let failure = unknown("why");
+        assert_eq!((failure.code, failure.outcome, failure.sent), (Code::OutcomeUnknown, Outcome::Unknown, true));
+        assert_eq!(failure.details["retry"]["safe"], false);
+        assert!(failure.message.ends_with("why") && failure.hint.unwrap().contains("ledger resolve"));
+    }
+
+    #[test]
+    fn a_command_that_failed_is_described_as_what_it_was() {
+        assert_eq!(describe(&Verdict::Success), Value::Null);
+        assert_eq!(describe(&Verdict::Refused(server("X", "y"))), json!({"code": "X", "message": "y"}));
+        assert_eq!(
+            describe(&Verdict::NotExecuted(Obstacle::QueryLimit)),
+            json!({"code": "QUERY_LIMIT_EXCEEDED", "message": "not executed"})
+        );
+        assert_eq!(describe(&Verdict::Maybe("w".to_owned())), json!({"code": "", "message": "w"}));
+    }
+}

@@ -381,4 +381,46 @@ mod tests {
             assert!(matches!(plan.check(&id, &other, now), Err(PlanError::Foreign { .. })));
         }
     }
+
+    #[test]
+    fn a_sealed_plan_of_another_format_or_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plans, plan) = saved(folder.path());
+        let path = folder.path().join(format!("{}.json", plan.plan_id));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let own = env!("CARGO_PKG_VERSION");
+        let (major_minor, _) = own.rsplit_once('.').unwrap();
+        for (field, value, is_good) in [
+            ("schema", SCHEMA.to_owned(), true),
+            ("schema", "b24.plan/2".to_owned(), false),
+            ("schema", String::new(), false),
+            ("b24", format!("{major_minor}.999"), true),
+            ("b24", "999.0.0".to_owned(), false),
+            ("b24", format!("{}.999.0", major_minor.split('.').next().unwrap()), false),
+            ("plan_id", "01ARZ3NDEKTSV4RRFFQ69G5FAV".to_owned(), false),
+        ] {
+            let mut value_of: Value = serde_json::from_str(&text).unwrap();
+            value_of[field] = Value::from(value.as_str());
+            let digest = digest(&value_of);
+            value_of["seal"] = Value::from(plans.seal(&digest));
+            value_of["digest"] = Value::from(digest);
+            std::fs::write(&path, value_of.to_string()).unwrap();
+            assert_eq!(plans.load(&plan.plan_id).is_ok(), is_good, "{field} {value}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_good_on_one_side_of_each_border_of_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plans, plan) = saved(folder.path());
+        let (id, plan) = plans.load(&plan.plan_id).unwrap();
+        let time = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().to_utc();
+        let (created, expires) = (time(&plan.created), time(&plan.expires));
+        let check = |now| plan.check(&id, &binding(), now);
+        assert_eq!(expires - created, Duration::minutes(30));
+        assert!(check(created).is_ok() && check(expires - Duration::milliseconds(1)).is_ok());
+        assert!(matches!(check(expires + Duration::milliseconds(1)), Err(PlanError::Expired { .. })));
+        assert!(check(created - CLOCK_TOLERANCE).is_ok());
+        assert!(matches!(check(created - CLOCK_TOLERANCE - Duration::milliseconds(1)), Err(PlanError::FromFuture { .. })));
+    }
 }

@@ -277,4 +277,31 @@ mod tests {
         }
         assert_eq!(read(r#"[{"item":{}},{"error":{"code":"X"}}]"#).unwrap().failures(&batch).len(), 1);
     }
+
+    #[test]
+    fn a_v3_answer_is_about_the_commands_that_were_sent_and_all_of_them() {
+        let item = |name: &str| json!({"method": "tasks.task.get", "as": name, "query": {"id": 1}});
+        let Ok(Request::Batch(batch)) = Request::parse("batch", json!([item("a"), item("b")]), Api::V3) else { panic!() };
+        let verdicts = |result: &str| {
+            let raw: &RawValue = serde_json::from_str(result).unwrap();
+            let reading = BatchReading::of(&batch, raw).ok()?;
+            Some(reading.commands.iter().map(|command| command.verdict == Verdict::Success).collect::<Vec<_>>())
+        };
+        for (result, expected) in [
+            ("[1,2]", Some(vec![true, true])),
+            (r#"{"a":1,"b":2}"#, Some(vec![true, true])),
+            (r#"[1,{"error":{"code":"X"}}]"#, Some(vec![true, false])),
+            (r#"[{"error":null},2]"#, Some(vec![true, true])),
+            ("[1]", None),
+            ("[]", None),
+            ("[1,2,3]", None),
+            (r#"{"a":1}"#, None),
+            (r#"{"a":1,"c":2}"#, None),
+            (r#"{"a":1,"b":2,"c":3}"#, None),
+            ("1", None),
+            ("null", None),
+        ] {
+            assert_eq!(verdicts(result), expected, "{result}");
+        }
+    }
 }

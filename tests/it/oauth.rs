@@ -206,7 +206,9 @@ fn a_write_that_cannot_refresh_is_proven_unsent_and_goes_later() {
     world.fault("oauth.token:html-502:times=1");
     let write = || world.oauth_command(&["crm.lead.add", "fields[TITLE]=Acme", "--confirm-write"]);
     let error = Outcome::of(&mut write()).error(7);
-    assert_eq!(error["kind"], "refresh_unknown");
+    // The portal has turned the call away: it was sent, and not applied.
+    assert_eq!((error["kind"].as_str(), error["outcome"].as_str()), (Some("refresh_unknown"), Some("not_applied")), "{error}");
+    assert_eq!(error["sent"], true, "{error}");
     assert_eq!(world.ledger_lines(), ["CDN"]);
     let _ = Outcome::of(&mut write()).body(0);
     assert_eq!((world.changes().len(), world.ledger_lines()), (1, vec!["CDNDS".to_owned()]));

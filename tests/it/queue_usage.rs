@@ -119,3 +119,12 @@ fn a_reader_that_goes_away_loses_no_event_that_was_not_written() {
     assert_careful(&rig);
     println!("{handled} of 800 events were written before the reader went away");
 }
+
+#[test]
+fn a_worker_that_runs_once_handles_all_that_is_due_also_what_is_due_again() {
+    let rig = Rig::new("[ \"$attempt\" = 1 ] && status=1");
+    rig.raise_deals(3);
+    let worker = rig.queue(&["work", "--exec", "exec sh ./handler.sh exec", "--once", "--retry-delay", "0", "--concurrency", "1"]);
+    let _ = run(worker, 6);
+    assert_eq!((rig.count("left"), rig.count("done"), rig.rows().len()), (6, 6, 0));
+}

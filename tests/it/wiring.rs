@@ -287,3 +287,99 @@ fn one_command_without_an_answer_makes_the_call_unknown() {
     assert!(is_replay(&Outcome::of(&mut batch(&world, &commands, &KEY))));
     assert_eq!((made(&world, "a"), made(&world, "b")), (1, 1));
 }
+
+#[test]
+fn a_write_whose_dispatch_could_not_be_recorded_is_not_called_unknown() {
+    for commands in [1, 2] {
+        let world = World::new();
+        let single = || world.command(&[&["crm.lead.add", "fields[TITLE]=a", "--confirm-write"], &KEY[..]].concat());
+        let several = || batch(&world, &json!({"a": "crm.lead.add?fields[TITLE]=a", "b": "crm.lead.add?fields[TITLE]=b"}), &KEY);
+        let command = || if commands == 1 { single() } else { several() };
+        // In a batch the second dispatch fails, and the first one is taken back.
+        let error = Outcome::of(command().env("B24_FAULT_POINT", format!("ledger.dispatch:{commands}=EIO"))).error(12);
+        assert_eq!((&error["sent"], &error["outcome"]), (&json!(false), &json!("not_sent")), "{error}");
+        assert!(world.requests().is_empty());
+        assert!(records(&world).iter().all(|row| row.state == "not_executed"), "{:?}", records(&world));
+        assert_eq!(world.audit().pop().unwrap()["outcome"], "not_sent");
+        assert_eq!(Outcome::of(&mut command()).status, 0, "nobody has to look");
+        assert_eq!((made(&world, "a"), made(&world, "b")), (1, commands - 1));
+    }
+}
+
+#[test]
+fn unknown_weighs_more_than_unrecorded() {
+    let world = World::new();
+    let commands = json!({"a": "crm.lead.add?fields[TITLE]=a", "b": "crm.lead.add?fields[TITLE]=b"});
+    world.fault(r#"batch:answer:body={"result":{"result":{"a":1},"result_error":[]}}:times=1"#);
+    let error = Outcome::of(batch(&world, &commands, &KEY).env("B24_FAULT_POINT", "audit.outcome=EIO")).error(8);
+    assert_eq!((&error["outcome"], &error["retry"]["safe"]), (&json!("unknown"), &json!(false)), "{error}");
+    // What is known and could not be recorded is told as that.
+    let add = ["crm.lead.add", "fields[TITLE]=c", "--confirm-write"];
+    let outcome = Outcome::of(world.command(&add).env("B24_FAULT_POINT", "audit.outcome=EIO"));
+    assert_eq!((outcome.error(13)["outcome"].clone(), made(&world, "c")), (json!("applied"), 1));
+}
+
+#[test]
+fn a_pair_of_another_portal_is_not_used() {
+    let world = World::new();
+    let call = || world.oauth_command(&["user.current"]);
+    world.fault("user.current:expired-token:times=1");
+    let _ = Outcome::of(&mut call()).body(0);
+    let stored = || {
+        let files = std::fs::read_dir(world.state().join("tokens")).unwrap().map(|file| file.unwrap().path());
+        let pairs = files.filter(|file| file.extension().is_some_and(|ending| ending == "json"));
+        pairs.map(|file| std::fs::read_to_string(file).unwrap()).collect::<Vec<_>>()
+    };
+    let before = stored();
+    world.emulator.clear_faults();
+    world.fault("user.current:expired-token:times=1");
+    world.fault(r#"oauth.token:answer:body={"access_token":"aaaaaaaaaa","refresh_token":"bbbbbbbbbb","member_id":"another","user_id":1}"#);
+    let requests = world.requests().len();
+    let error = Outcome::of(&mut call()).error(4);
+    assert_eq!(error["sent"], true, "{error}");
+    let seen: Vec<String> = world.requests().into_iter().skip(requests).map(|request| request.method).collect();
+    assert_eq!(seen, ["user.current", "oauth.token"], "the foreign token goes nowhere");
+    assert_eq!(stored(), before);
+}
+
+#[test]
+fn a_wait_that_the_portal_asks_for_is_kept_and_bounded() {
+    for (args, outcome) in
+        [(&["user.current"][..], "not_applied"), (&["crm.lead.add", "fields[TITLE]=t", "--confirm-write"], "not_applied")]
+    {
+        let world = World::new();
+        world.fault(&format!("{}:error:status=503:code=QUERY_LIMIT_EXCEEDED:after=60", args[0]));
+        let error = world.run(&[args, &["--max-wait", "5"]].concat()).error(7);
+        assert_eq!(
+            (&error["kind"], &error["outcome"], &error["retry"]["attempts"]),
+            (&json!("rate_limited"), &json!(outcome), &json!(1)),
+            "{error}"
+        );
+        assert_eq!(world.requests().len(), 1, "it is not tried again before its time");
+    }
+    let world = World::new();
+    world.fault("user.current:error:status=503:code=QUERY_LIMIT_EXCEEDED:after=1:times=1");
+    let _ = world.run(&["user.current", "--max-wait", "20"]).body(0);
+    let requests = world.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(requests[1].boot_ns - requests[0].boot_ns >= 1_000_000_000, "not before its time");
+}
+
+#[test]
+fn what_ends_the_program_says_that_a_write_is_unknown_while_it_is_under_way_and_not_longer() {
+    for (point, is_unknown, state) in [
+        ("pipeline.after_intent", false, "claimed"),
+        ("ledger.after_dispatch", true, "dispatched"),
+        ("transport.before_send", true, "dispatched"),
+        ("transport.after_answer", true, "dispatched"),
+        ("pipeline.after_landing", false, "succeeded"),
+    ] {
+        let world = World::new();
+        let add = ["crm.lead.add", "fields[TITLE]=t", "--confirm-write", "--idempotency-key", "k"];
+        let outcome = Outcome::of(world.command(&add).env("B24_PANIC_POINT", point));
+        let error: Value = serde_json::from_str(outcome.stderr.lines().last().unwrap()).unwrap();
+        assert_eq!(error["outcome"] == "unknown", is_unknown, "{point}: {error}");
+        assert_eq!(error["request_id"].is_string(), is_unknown, "{point}: {error}");
+        assert_eq!(records(&world)[0].state, state, "{point}");
+    }
+}

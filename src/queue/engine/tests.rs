@@ -139,3 +139,66 @@ fn an_event_that_always_fails_becomes_one_dead_letter() {
     assert_eq!((summary.counters.failed, summary.counters.dead, summary.left), (6, 2, 0));
     assert_eq!(std::fs::read_to_string(folder.path().join("dead.jsonl")).unwrap().lines().count(), 2);
 }
+
+/// Chance that is always the same: pauses are not spread.
+struct NoChance;
+
+impl Random for NoChance {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
+
+#[test]
+fn pauses_grow_with_what_was_put_off_and_with_what_failed_each_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut inbox = Inbox::open(&folder.path().join("inbox"), clock, Arc::new(SystemRandom)).unwrap();
+    let retry_delay = Duration::from_millis(10);
+    let settings = EngineSettings { concurrency: 1, max_retries: 3, retry_delay, timeout: PATIENCE, until: Until::Empty };
+    let event = NewEvent {
+        key: EventKey::of("one"),
+        name: "ONX".to_owned(),
+        entity: "x:1".to_owned(),
+        order: None,
+        origin: Origin::Online,
+        hold_ms: 0,
+        payload: raw(&Value::Null),
+        unusable: None,
+    };
+    inbox.commit(|commit| Ok(commit.receive(vec![event]))).unwrap();
+    let mut told = Vec::new();
+    for (ending, status) in [
+        (Ending::Later, "put off"),
+        (Ending::Failed("x", "error".to_owned()), "failed"),
+        (Ending::Later, "put off"),
+        (Ending::NotRun("x".to_owned()), "put off"),
+        (Ending::Interrupted, "interrupted"),
+        (Ending::Suspect, "interrupted"),
+        (Ending::Failed("x", "error".to_owned()), "failed"),
+        (Ending::Failed("x", "error".to_owned()), "dead"),
+    ] {
+        let seq = inbox.commit(|commit| commit.start(1, 1000, |_| true)).unwrap()[0].seq;
+        let pause = inbox
+            .commit(|commit| {
+                let outcome = outcome(commit, (seq, ending), &settings, &NoChance, &Redactor::default());
+                let now = commit.now();
+                let (word, pause, outcome) = match outcome {
+                    Outcome::Later(due) => ("put off", due - now, Outcome::Later(now)),
+                    Outcome::Failed(due) => ("failed", due - now, Outcome::Failed(now)),
+                    Outcome::Dead(reason, error) => {
+                        assert_eq!((reason.as_str(), error.as_str()), ("x", "error"));
+                        ("dead", 0, Outcome::Done)
+                    }
+                    Outcome::Interrupted => ("interrupted", 0, Outcome::Interrupted),
+                    Outcome::Done => ("done", 0, Outcome::Done),
+                };
+                commit.end(seq, outcome);
+                Ok((word, pause))
+            })
+            .unwrap();
+        told.push(pause);
+        assert_eq!(pause.0, status);
+    }
+    assert_eq!(told.iter().map(|(_, pause)| *pause).collect::<Vec<_>>(), [10, 10, 20, 40, 0, 0, 20, 0]);
+}

@@ -175,3 +175,55 @@ fn an_event_without_a_row_is_over_when_its_dead_letter_is_written() {
     commit(&mut inbox, |commit| commit.bury(vec![dead[0].job.seq]));
     assert!(inbox.is_empty());
 }
+
+#[test]
+fn an_event_is_held_as_long_as_it_asks_for_and_no_longer() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(HandClock::default()));
+    let mut inbox = open(&folder, &clock);
+    let held = NewEvent { hold_ms: 500, ..event(1, 0) };
+    commit(&mut inbox, |commit| commit.receive(vec![held, event(2, 0)]));
+    let started = |inbox: &mut Inbox| inbox.commit(|commit| commit.start(9, LAPSE, |_| true)).unwrap().len();
+    assert_eq!(started(&mut inbox), 1, "one that does not ask is not held");
+    for (at, expected) in [(499, 0), (500, 1), (501, 0)] {
+        clock.0.store(at, Ordering::SeqCst);
+        assert_eq!(started(&mut inbox), expected, "{at}");
+    }
+}
+
+#[test]
+fn what_was_put_off_what_failed_and_what_was_broken_off_are_counted_apart() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(HandClock::default()));
+    let mut inbox = open(&folder, &clock);
+    received(&mut inbox, 1..2);
+    let mut counts = Vec::new();
+    for end in ["later", "failed", "later", "interrupted", "failed", "later", "done"] {
+        let job = inbox.commit(|commit| commit.start(1, LAPSE, |_| true)).unwrap().remove(0);
+        counts.push(commit(&mut inbox, |commit| {
+            let counts = (commit.put_offs(job.seq), commit.failures(job.seq));
+            let now = commit.now();
+            commit.end(
+                job.seq,
+                match end {
+                    "later" => Outcome::Later(now),
+                    "failed" => Outcome::Failed(now),
+                    "interrupted" => Outcome::Interrupted,
+                    _ => Outcome::Done,
+                },
+            );
+            counts
+        }));
+    }
+    // Before each ending: how often it was put off, how often it failed.
+    assert_eq!(counts, [(0, 0), (1, 0), (1, 1), (2, 1), (2, 1), (2, 2), (3, 2)]);
+}
+
+#[test]
+fn only_a_worker_s_own_reservations_are_known() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(HandClock::default()));
+    let mut inbox = open(&folder, &clock);
+    received(&mut inbox, 1..2);
+    assert!(inbox.has_process("p1") && !inbox.has_process("p2") && !inbox.has_process(""));
+    assert_eq!(inbox.foreign_since("p2"), None);
+    commit(&mut inbox, |commit| commit.see_foreign("p2"));
+    assert!(inbox.foreign_since("p2").is_some() && inbox.foreign_since("p1").is_none());
+}
