@@ -13,6 +13,7 @@ mod call; // what one call does, for its user
 mod canary; // looks for secrets where none may be
 mod catalog; // the embedded facts are current
 mod choices; // choices that one number decides
+mod closed_pipes; // readers that go away
 mod crashes; // kill -9 at every point and any moment
 mod curl; // what --curl prints, run by a shell
 mod damage; // damaged state: nothing twice, nothing lost in silence
