@@ -35,16 +35,58 @@ fn assert_honest(world: &World, outcome: &Outcome, context: &str) {
     }
 }
 
+/// When a file operation of a write happens, which decides the exit status.
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    /// Before the answer: nothing leaves.
+    Before,
+    /// The portal did it, and what is broken keeps that from being recorded.
+    Answered,
+    /// All is recorded; a mark that stays costs the next one a look.
+    CleaningUp,
+}
+
+/// Returns every passing of a fault with its phase, as the points before it
+/// tell.
+fn phases(world: &World, mut command: Command) -> Vec<(String, Phase)> {
+    let trace = world.home.path().join("trace");
+    let outcome = Outcome::of(command.env("B24_POINTS_TRACE", &trace));
+    assert!(outcome.status >= 0, "{}", outcome.stderr);
+    let (mut phase, mut counts, mut found) = (Phase::Before, BTreeMap::<String, u32>::new(), Vec::new());
+    for line in std::fs::read_to_string(&trace).unwrap().lines() {
+        match line.split_once(' ').unwrap() {
+            ("point", "transport.after_answer" | "ledger.before_settle") => phase = Phase::Answered,
+            ("point", "ledger.after_settle") => phase = Phase::CleaningUp,
+            ("point", _) => {}
+            (_, name) => {
+                if name == "audit.outcome" {
+                    phase = Phase::Answered;
+                }
+                let count = counts.entry(name.to_owned()).or_default();
+                *count += 1;
+                found.push((format!("{name}:{count}"), phase));
+            }
+        }
+    }
+    found
+}
+
 fn break_every_operation(command: fn(&World) -> Command) {
     let world = World::new();
-    let points = passings(&world, command(&world), "fault");
+    let points = phases(&world, command(&world));
     let mut exits: BTreeMap<i32, usize> = BTreeMap::new();
-    for point in &points {
+    for (point, phase) in &points {
         for errno in ["ENOSPC", "EIO"] {
             let world = World::new();
             let outcome = Outcome::of(command(&world).env("B24_FAULT_POINT", format!("{point}={errno}")));
             let context = format!("{point}={errno}");
             assert_honest(&world, &outcome, &context);
+            let expected = match phase {
+                Phase::Before => 12,
+                Phase::Answered => 13,
+                Phase::CleaningUp => 0,
+            };
+            assert_eq!(outcome.status, expected, "{context}: {}", outcome.stderr);
             *exits.entry(outcome.status).or_default() += 1;
             let _ = carry_through(&world, "t", || command(&world), &context);
             assert!(made(&world, "t-b") <= 1, "{context}");
@@ -85,12 +127,13 @@ fn every_file_operation_around_a_refusal_may_fail() {
         world
     };
     let world = ready();
-    let points = passings(&world, add(&world), "fault");
-    for point in &points {
+    let points = phases(&world, add(&world));
+    for (point, phase) in &points {
         let world = ready();
         let outcome = Outcome::of(add(&world).env("B24_FAULT_POINT", format!("{point}=ENOSPC")));
         let context = format!("{point}: exit {} {}", outcome.status, outcome.stderr);
-        assert!(outcome.status == 4 || (outcome.status == 12 && world.requests().is_empty()), "{context}");
+        assert_eq!(outcome.status, if *phase == Phase::Before { 12 } else { 4 }, "{context}");
+        assert_eq!(world.requests().len(), usize::from(*phase != Phase::Before), "{context}");
         assert_eq!(made(&world, "t"), 0, "{context}");
         world.emulator.clear_faults();
         let _ = carry_through(&world, "t", || add(&world), &context);

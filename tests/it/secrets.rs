@@ -257,7 +257,10 @@ fn a_broken_configuration_is_not_quoted() {
         config(&world, "credentials.toml", secrets);
         let mut command = world.command(&["crm.lead.list", "--retry", "none", "--timeout", "1"]);
         let outcome = canaries.run(&world, secrets, command.env_remove("B24_WEBHOOK_URL").env("B24_PROFILE", "acme"));
-        assert!([4, 12, 7].contains(&outcome.status), "{settings} {secrets}: {}", outcome.stderr);
+        // A code that is none, a portal with a user in its address; all else is no configuration.
+        let status = if secrets.ends_with(" x'") { 7 } else { 12 };
+        let status = if settings.contains("https://x:") { 4 } else { status };
+        assert_eq!(outcome.status, status, "{settings} {secrets}: {}", outcome.stderr);
     }
     config(&world, "env", "B24_WEBHOOK_CODE canary7f3e9b21c4");
     let outcome = canaries.run(&world, "--env-file", &mut world.command(&["crm.lead.list", "--env-file", ".config/b24/env"]));
