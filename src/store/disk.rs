@@ -7,13 +7,16 @@
 //! calls and nothing more.
 
 use crate::crash::{Change, record, record_sync};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// The mode of every file of the state folder.
 pub const PRIVATE: u32 = 0o600;
+
+/// The mode of a folder whose name may not be on disk yet.
+const UNSETTLED: u32 = 0o1700;
 
 /// Creates a file that is not there yet.
 pub fn create(path: &Path, mode: u32) -> io::Result<File> {
@@ -71,7 +74,28 @@ pub fn remove(path: &Path) -> io::Result<()> {
 
 /// Creates a folder and those above it that are missing, for the user alone.
 pub fn create_folders(path: &Path) -> io::Result<()> {
-    record(&Change::Folders(path), || DirBuilder::new().recursive(true).mode(0o700).create(path))
+    make_folders(path, 0o700)
+}
+
+/// The same, with a mark that their names may not be on disk yet: the sticky
+/// bit, which means nothing in a folder of one user.
+pub fn create_unsettled_folders(path: &Path) -> io::Result<()> {
+    make_folders(path, UNSETTLED)
+}
+
+fn make_folders(path: &Path, mode: u32) -> io::Result<()> {
+    record(&Change::Folders(path), || DirBuilder::new().recursive(true).mode(mode).create(path))
+}
+
+/// Returns whether a folder is there and does not bear that mark.
+#[must_use]
+pub fn is_settled_folder(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.mode() & 0o7777 != UNSETTLED)
+}
+
+/// Takes the mark away. Left there, it costs the next user of the folder a sync.
+pub fn settle_folder(path: &Path) {
+    let _ = std::fs::set_permissions(path, Permissions::from_mode(0o700));
 }
 
 /// Links are not followed, and programs that are started do not inherit files.

@@ -216,17 +216,21 @@ pub fn temporary_name(random: &dyn Random) -> String {
 }
 
 /// Creates a folder and its parents, readable by the user alone. The names of
-/// new folders are durable: a record is no safer than the folders above it.
+/// new folders are durable when this returns, also of those that another
+/// process has made a moment ago, or before it died: a record is no safer than
+/// the folders above it.
 pub fn create_folder(path: &Path) -> Result<(), StoreError> {
-    if path.is_dir() {
+    if disk::is_settled_folder(path) {
         return Ok(());
     }
-    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
-    match disk::create_folders(path) {
+    let new: Vec<&Path> = path.ancestors().take_while(|folder| !disk::is_settled_folder(folder)).collect();
+    match disk::create_unsettled_folders(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io("create", path)(error)),
         _ => {}
     }
-    missing.into_iter().try_for_each(locked::sync_parent)
+    new.iter().try_for_each(|folder| locked::sync_parent(folder))?;
+    new.iter().for_each(|folder| disk::settle_folder(folder));
+    Ok(())
 }
 
 /// Locks a file and creates its folder first when that is missing.

@@ -252,6 +252,27 @@ fn a_loss_of_power_around_a_batch_of_which_a_part_is_sent_again() {
     kept_by("part of a batch");
 }
 
+/// A folder whose sync failed, or whose maker died before it, looks like any
+/// other to the next process. It must not hold a record of what is sent before
+/// its own name is on disk.
+#[test]
+fn a_folder_that_another_process_left_is_on_disk_before_a_write_is_sent() {
+    let way = &WAYS[0];
+    let world = World::in_memory();
+    known_portal(&world);
+    let mut first = keyed(&world, "");
+    first.env("B24_FAULT_POINT", "store.sync_folder:1=EIO");
+    let mut trial = Trial::new(world);
+    let (outcome, trace) = Trace::of(&trial.world, first);
+    assert_eq!(outcome.error(12)["outcome"], "not_sent");
+    let then = keyed(&trial.world, "");
+    let trace = trace.then(&trial.world, keyed(&trial.world, ""));
+    let sent = request_ids(&trial.world, way.method, 0);
+    assert_eq!(sent.len(), 1);
+    let search = Search { trace: &trace, from: 0, points: POINTS, sending: SENDING, stops: false, short: (Breadth::ENDS, 1) };
+    search.run(|found| judge(way, &mut trial, &then, found, sent.first())).assert_kept("folder of another process");
+}
+
 #[test]
 fn a_loss_of_power_around_what_people_do_with_records() {
     for name in ["forgotten", "executed, says a person", "not executed, says a person"] {

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A portal and a user of it.
 pub(crate) struct World {
@@ -34,12 +35,12 @@ impl World {
     /// A portal whose user keeps everything in memory, where there is such a
     /// place: for tests that make thousands of state folders.
     pub(crate) fn in_memory() -> World {
-        World::at(memory(), Limits::none())
+        World::again_and_again(Limits::none())
     }
 
     /// The same with a first access token that is over; its successors last.
     pub(crate) fn in_memory_with_expired_token() -> World {
-        let mut world = World::at(memory(), Limits { token_ttl_s: 0, ..Limits::none() });
+        let mut world = World::again_and_again(Limits { token_ttl_s: 0, ..Limits::none() });
         world.stop();
         world.restart();
         world
@@ -48,6 +49,20 @@ impl World {
     /// A portal with limits of its own.
     pub(crate) fn with(limits: Limits) -> World {
         World::at(tempfile::tempdir().unwrap(), limits)
+    }
+
+    /// A portal that is restarted many times: at a port that the system gives
+    /// to nobody else meanwhile.
+    fn again_and_again(limits: Limits) -> World {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let home = memory();
+        let data = home.path().join("portal");
+        let first = 12_000 + u16::try_from(std::process::id() % 18_000).unwrap();
+        let emulator = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed))
+            .take(1_000)
+            .find_map(|port| Emulator::start(options(&data, limits.clone(), port)).ok())
+            .unwrap();
+        World { home, emulator, data }
     }
 
     fn at(home: tempfile::TempDir, limits: Limits) -> World {
@@ -267,7 +282,9 @@ pub(crate) fn start(data: &Path, limits: Limits) -> Emulator {
 }
 
 fn serve(data: &Path, limits: Limits, port: u16) -> Emulator {
-    let options =
-        Options { data: data.to_owned(), port, limits, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), announce: true };
-    Emulator::start(options).unwrap()
+    Emulator::start(options(data, limits, port)).unwrap()
+}
+
+fn options(data: &Path, limits: Limits, port: u16) -> Options {
+    Options { data: data.to_owned(), port, limits, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), announce: true }
 }
