@@ -182,6 +182,8 @@ fn system_calls(trace: &Trace, home: &str) -> Vec<String> {
     calls
 }
 
+type Call<'a> = &'a dyn Fn(&World) -> Command;
+
 /// The recorder is b24's own: what it says is compared with what the kernel
 /// was really asked for.
 #[test]
@@ -192,14 +194,14 @@ fn the_kernel_is_asked_for_what_the_trace_says() {
     }
     let plan = |world: &World| crate::kept::plan(world, &["crm.lead.delete", "id=1"]);
     let batch = r#"{"cmd":{"a":"crm.lead.add?fields[TITLE]=a","b":"crm.lead.add?fields[TITLE]=b"}}"#;
-    let calls: &[(&str, &dyn Fn(&World) -> Command)] = &[
+    let calls: &[(&str, Call)] = &[
         ("write", &|world| world.command(&["crm.lead.add", "fields[TITLE]=t", "--confirm-write", "--idempotency-key", "k"])),
         ("plan", &|world| world.command(&["crm.lead.add", "fields[TITLE]=t", "--plan-only"])),
         ("plan executed", &|world| world.command(&["--execute-plan", &plan(world), "--confirm-destructive"])),
         ("batch", &|world| world.command(&["batch", "--params", batch, "--confirm-write", "--idempotency-key", "k"])),
         ("refresh", &|world| world.oauth_command(&["crm.lead.list"])),
     ];
-    let mut counts = String::new();
+    let mut counts = Vec::new();
     for (name, command) in calls {
         let world = if *name == "refresh" { World::with_expired_token() } else { known() };
         if *name == "plan executed" {
@@ -213,7 +215,7 @@ fn the_kernel_is_asked_for_what_the_trace_says() {
         assert_eq!(judged, told, "{name}");
         let syncs = judged.iter().filter(|call| call.starts_with("fsync ") || call.starts_with("fdatasync ")).count();
         assert_eq!(syncs, trace.syncs(), "{name}");
-        counts.push_str(&format!("{name}: {syncs} syncs, {} calls; ", judged.len()));
+        counts.push(format!("{name}: {syncs} syncs, {} calls", judged.len()));
     }
-    println!("{counts}");
+    println!("{}", counts.join("; "));
 }

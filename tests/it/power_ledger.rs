@@ -211,7 +211,7 @@ fn judge(way: &Way, trial: &mut Trial, then: &Command, found: &Found, sent: Opti
 /// The request ids of the audit's records of a type. What cannot be read is
 /// passed over: it is repaired by the next append.
 fn records(found: &Found, kind: &str) -> HashSet<String> {
-    let logs = found.state.files.iter().filter(|(path, _)| path.starts_with("state/audit/") && path.ends_with(".jsonl"));
+    let logs = found.state.files.iter().filter(|(path, _)| path.starts_with("state/audit/") && path.contains(".jsonl"));
     let lines = logs.flat_map(|(_, (_, bytes))| bytes.split(|byte| *byte == b'\n'));
     let rows = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     rows.filter(|row| row["b"]["type"] == kind).filter_map(|row| Some(row["b"]["request_id"].as_str()?.to_owned())).collect()

@@ -154,7 +154,7 @@ struct Names(Vec<(u64, String)>);
 impl Names {
     fn give(&mut self, file: u64, path: &str) {
         // A file keeps the first name that is not a temporary one.
-        self.0.retain(|(other, name)| *other != file || !name.ends_with(".tmp"));
+        self.0.retain(|(other, name)| *other != file || !name.contains("/.tmp"));
         if !self.0.iter().any(|(other, _)| *other == file) {
             self.0.push((file, role(path)));
         }

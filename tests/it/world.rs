@@ -35,12 +35,12 @@ impl World {
     /// A portal whose user keeps everything in memory, where there is such a
     /// place: for tests that make thousands of state folders.
     pub(crate) fn in_memory() -> World {
-        World::again_and_again(Limits::none())
+        World::again_and_again(&Limits::none())
     }
 
     /// The same with a first access token that is over; its successors last.
     pub(crate) fn in_memory_with_expired_token() -> World {
-        let mut world = World::again_and_again(Limits { token_ttl_s: 0, ..Limits::none() });
+        let mut world = World::again_and_again(&Limits { token_ttl_s: 0, ..Limits::none() });
         world.stop();
         world.restart();
         world
@@ -53,7 +53,7 @@ impl World {
 
     /// A portal that is restarted many times: at a port that the system gives
     /// to nobody else meanwhile.
-    fn again_and_again(limits: Limits) -> World {
+    fn again_and_again(limits: &Limits) -> World {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let home = memory();
         let data = home.path().join("portal");
