@@ -177,8 +177,16 @@ fn everything_is_printed_in_few_places() {
 #[test]
 fn files_are_read_in_few_places() {
     // The system's own answers, the switch of the crash tests, and who waits for a lock.
-    let allowed =
-        ["store/locked.rs", "store/given.rs", "store/trust.rs", "store/disk.rs", "store/waiting.rs", "host.rs", "crash.rs", "crash/recorder.rs"];
+    let allowed = [
+        "store/locked.rs",
+        "store/given.rs",
+        "store/trust.rs",
+        "store/disk.rs",
+        "store/waiting.rs",
+        "host.rs",
+        "crash.rs",
+        "crash/recorder.rs",
+    ];
     for (name, text) in sources() {
         let code = code(&text);
         let reads = ["fs::read(", "fs::read_to_string(", "File::open(", "OpenOptions::new("].iter().any(|call| code.contains(call));
