@@ -58,6 +58,7 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 /// How to run an emulator.
+#[derive(Clone)]
 pub struct Options {
     /// The folder of the data; made when it is not there.
     pub data: PathBuf,

@@ -2,7 +2,7 @@
 //! binary run against it with an environment of nothing else.
 
 use crate::home::{can_live_elsewhere, living_in, testers_configuration};
-use b24::emulator::{Change, Emulator, Limits, Options, SeenRequest, changes};
+use b24::emulator::{Change, Emulator, EmulatorError, Limits, Options, SeenRequest, changes};
 use b24::host::{SystemClock, SystemRandom};
 use serde_json::Value;
 use std::io::Write;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 /// A portal and a user of it.
 pub(crate) struct World {
@@ -282,7 +283,15 @@ pub(crate) fn start(data: &Path, limits: Limits) -> Emulator {
 }
 
 fn serve(data: &Path, limits: Limits, port: u16) -> Emulator {
-    Emulator::start(options(data, limits, port)).unwrap()
+    // An address that is taken again may be somebody else's for a moment.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let options = options(data, limits, port);
+    loop {
+        match Emulator::start(options.clone()) {
+            Err(EmulatorError::Bind { .. }) if port != 0 && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            started => return started.unwrap(),
+        }
+    }
 }
 
 fn options(data: &Path, limits: Limits, port: u16) -> Options {
