@@ -147,7 +147,9 @@ fn a_damaged_inbox_is_left_as_it_is_and_its_offline_events_are_still_on_the_port
     rig.rule("");
     let before = (rig.seen("event.offline.get").len(), rig.count("begin"));
     let refused = run(rig.exec(&["--until-empty"]), 12);
-    assert!(refused.stderr.contains("inbox-000001.jsonl has a damaged line at byte"), "{}", refused.stderr);
+    // The byte may be one of the line, or of what chains it to the one before.
+    let is_told = |what: &str| refused.stderr.contains(&format!("inbox-000001.jsonl has a {what}line at byte"));
+    assert!(is_told("damaged ") || is_told(""), "{}", refused.stderr);
     assert_eq!((rig.seen("event.offline.get").len(), rig.count("begin")), before);
     assert_eq!((std::fs::read(&journal).unwrap() == bytes, rig.rows().len()), (true, 120));
 
