@@ -7,7 +7,7 @@
 //! calls and nothing more.
 
 use crate::crash::{Change, record, record_sync};
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -90,12 +90,19 @@ fn make_folders(path: &Path, mode: u32) -> io::Result<()> {
 /// Returns whether a folder is there and does not bear that mark.
 #[must_use]
 pub fn is_settled_folder(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.mode() & 0o7777 != UNSETTLED)
+    path.metadata().is_ok_and(|metadata| metadata.is_dir() && !is_marked(&metadata))
 }
 
-/// Takes the mark away. Left there, it costs the next user of the folder a sync.
+/// Takes the mark away. Left there, it costs the next user of the folder a
+/// sync. What does not bear it is not ours to change.
 pub fn settle_folder(path: &Path) {
-    let _ = std::fs::set_permissions(path, Permissions::from_mode(0o700));
+    if path.metadata().is_ok_and(|metadata| is_marked(&metadata)) {
+        let _ = std::fs::set_permissions(path, Permissions::from_mode(0o700));
+    }
+}
+
+fn is_marked(metadata: &Metadata) -> bool {
+    metadata.is_dir() && metadata.mode() & 0o7777 == UNSETTLED
 }
 
 /// Links are not followed, and programs that are started do not inherit files.

@@ -273,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_the_place_of_a_folder_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("place");
+        std::fs::write(&path, "").unwrap();
+        for mode in [0o644, 0o1700] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let _ = create_folder(&path);
+            assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, mode);
+        }
+        // A sticky folder of others, too, below which a folder is made.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+        create_folder(&folder.path().join("a/b")).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!((mode(folder.path()), mode(&folder.path().join("a")), mode(&folder.path().join("a/b"))), (0o1777, 0o700, 0o700));
+    }
+
+    #[test]
     fn the_key_of_an_installation_stays() {
         let folder = tempfile::tempdir().unwrap();
         let state = state(&folder.path().join("state"));
