@@ -2,6 +2,7 @@
 //! is being made, and what is no file of ours.
 
 use super::locked::{Existing, Locked, Mode, StoreError, create_durable, open_if_exists, read_if_exists, replace_durable, sync_parent};
+use super::waiting::until_awaited;
 use crate::error::{Code, Coded};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -195,4 +196,66 @@ fn every_error_of_a_file_names_it_and_has_its_code_and_a_next_step() {
         assert!(error.to_string().contains("/folder/file"), "{error}");
         assert!(error.hint().is_some_and(|hint| !hint.is_empty()), "{error}");
     }
+}
+
+#[test]
+fn a_held_lock_is_waited_for_and_then_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let held = Locked::open(&path, Mode::Exclusive, Duration::ZERO).unwrap();
+    assert!(matches!(Locked::open(&path, Mode::Exclusive, Duration::from_millis(20)), Err(StoreError::Busy(_))));
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || Locked::open(&path, Mode::Exclusive, Duration::from_secs(60)).map(drop)
+    });
+    until_awaited(&path, 1);
+    drop(held);
+    waiting.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_file_removed_while_waiting_is_opened_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let held = Locked::open(&path, Mode::Exclusive, Duration::ZERO).unwrap();
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || Locked::open(&path, Mode::Exclusive, Duration::from_secs(60)).map(|mut file| file.append(b"x"))
+    });
+    until_awaited(&path, 1);
+    held.remove().unwrap();
+    waiting.join().unwrap().unwrap().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"x");
+}
+
+#[test]
+fn a_file_that_must_be_there_is_not_made_again_when_it_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let held = Locked::open(&path, Mode::Exclusive, Duration::ZERO).unwrap();
+    // The name that a process killed in `create_new` leaves behind.
+    std::fs::hard_link(&path, folder.path().join(".tmp-1-2")).unwrap();
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || Locked::open_existing(&path, Mode::Exclusive, Duration::from_secs(60))
+    });
+    until_awaited(&path, 1);
+    held.remove().unwrap();
+    assert!(matches!(waiting.join().unwrap().unwrap(), Existing::Absent));
+    assert!(!path.exists());
+}
+
+#[test]
+fn files_are_private_and_links_are_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    assert!(create_durable(&path, b"one", "t1").unwrap());
+    assert!(!create_durable(&path, b"two", "t2").unwrap());
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(Locked::open(&link, Mode::Exclusive, Duration::ZERO).is_err());
+    assert!(read_if_exists(&link).is_err());
+    assert!(read_if_exists(folder.path()).is_err());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
